@@ -1,0 +1,320 @@
+package influx
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+)
+
+// Row is one row of an answer. It is valid only during the call it is passed to.
+type Row struct {
+	// Measurement is the name of the series that the row belongs to.
+	Measurement string
+	// Tags are the tags of a GROUP BY, nil without one. A point without the tag
+	// has the empty string.
+	Tags map[string]string
+
+	columns []string
+	values  []any // string, json.Number, bool or nil
+}
+
+// Value returns the value of a column: a string, json.Number, bool, or nil for
+// null; and whether there is such a column.
+func (r Row) Value(column string) (any, bool) {
+	for i, name := range r.columns {
+		if name == column {
+			return r.values[i], true
+		}
+	}
+	return nil, false
+}
+
+func (r Row) number(column string) (json.Number, error) {
+	value, ok := r.Value(column)
+	if !ok {
+		return "", malformed("no column %q in the answer", column)
+	}
+	number, ok := value.(json.Number)
+	if !ok {
+		return "", malformed("column %q holds a %T where a number was expected", column, value)
+	}
+	return number, nil
+}
+
+// Int64 returns a column as a whole number, exactly. A float that is whole and no
+// larger than 2^53 is taken, as a server may hold the field as a float; anything
+// else is ErrMalformed.
+func (r Row) Int64(column string) (int64, error) {
+	number, err := r.number(column)
+	if err != nil {
+		return 0, err
+	}
+	if n, err := strconv.ParseInt(number.String(), 10, 64); err == nil {
+		return n, nil
+	}
+	const exact = 1 << 53
+	f, err := strconv.ParseFloat(number.String(), 64)
+	if err != nil || f != math.Trunc(f) || math.Abs(f) > exact {
+		return 0, malformed("column %q holds %.40q where a whole number of 64 bits was expected", column, number.String())
+	}
+	return int64(f), nil
+}
+
+// Float64 returns a column as a float; a number beyond float64 is ErrMalformed.
+func (r Row) Float64(column string) (float64, error) {
+	number, err := r.number(column)
+	if err != nil {
+		return 0, err
+	}
+	f, err := strconv.ParseFloat(number.String(), 64)
+	if err != nil {
+		return 0, malformed("column %q holds %.40q where a float was expected", column, number.String())
+	}
+	return f, nil
+}
+
+// Time returns the column "time" in nanoseconds since 1970 (the client asks for
+// epoch=ns).
+func (r Row) Time() (int64, error) { return r.Int64("time") }
+
+// bounded reads at most left bytes and fails with ErrTooLarge beyond, so that a
+// cut answer can't pass for a whole one.
+type bounded struct {
+	r    io.Reader
+	left int64
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		if n, err := b.r.Read(p[:1]); n == 0 {
+			return 0, err
+		}
+		return 0, &Error{Kind: ErrTooLarge, Err: errors.New("the answer exceeds the bound for this question")}
+	}
+	n, err := b.r.Read(p[:min(int64(len(p)), b.left)])
+	b.left -= int64(n)
+	return n, err
+}
+
+// decodeAnswer reads one answer of /query in the JSON of InfluxDB 1.x, which
+// 2.x and 3.x share, and calls row for each row as it is read. Rows already
+// passed on count for nothing when an error is returned.
+// https://docs.influxdata.com/influxdb/v1/tools/api/#query-http-endpoint
+func decodeAnswer(r io.Reader, status int, row func(Row) error) error {
+	d := &answerDecoder{json: json.NewDecoder(r), status: status, row: row}
+	d.json.UseNumber()
+	if err := d.document(); err != nil {
+		if callback := (*callbackError)(nil); errors.As(err, &callback) {
+			return callback.error
+		}
+		return readError(status, err)
+	}
+	return nil
+}
+
+// callbackError carries the caller's own error past readError.
+type callbackError struct{ error }
+
+type answerDecoder struct {
+	json   *json.Decoder
+	status int
+	row    func(Row) error
+}
+
+func (d *answerDecoder) document() error {
+	results, refusal := 0, ""
+	err := d.object(func(key string) (err error) {
+		switch key {
+		case "results":
+			return d.array(func() error {
+				results++
+				return d.result()
+			})
+		case "error":
+			refusal, err = d.string()
+			return err
+		}
+		return d.skip()
+	})
+	if err != nil {
+		return err
+	}
+	if _, err := d.json.Token(); !errors.Is(err, io.EOF) {
+		if err == nil {
+			err = malformed("the answer goes on after its end")
+		}
+		return err
+	}
+	if refusal != "" {
+		return serverError(d.status, refusal)
+	}
+	if results != 1 {
+		return malformed("%d results for one statement", results)
+	}
+	return nil
+}
+
+func (d *answerDecoder) result() error {
+	refusal, partial := "", false
+	err := d.object(func(key string) (err error) {
+		switch key {
+		case "series":
+			return d.array(d.series)
+		case "error":
+			refusal, err = d.string()
+		case "partial":
+			err = d.json.Decode(&partial)
+		default:
+			err = d.skip()
+		}
+		return err
+	})
+	switch {
+	case err != nil:
+		return err
+	case refusal != "":
+		return serverError(d.status, refusal)
+	case partial:
+		return &Error{Kind: ErrTruncated, Err: errors.New("the server marks its answer as partial")}
+	}
+	return nil
+}
+
+func (d *answerDecoder) series() error {
+	var row Row
+	return d.object(func(key string) (err error) {
+		switch key {
+		case "name":
+			row.Measurement, err = d.string()
+		case "tags":
+			row.Tags = make(map[string]string)
+			err = d.object(func(tag string) (err error) {
+				row.Tags[tag], err = d.string()
+				return err
+			})
+		case "columns":
+			row.columns = nil
+			err = d.array(func() error {
+				column, err := d.string()
+				row.columns = append(row.columns, column)
+				return err
+			})
+		case "values":
+			row.values = make([]any, len(row.columns))
+			err = d.array(func() error {
+				if err := d.cells(row.values); err != nil {
+					return err
+				}
+				if err := d.row(row); err != nil {
+					return &callbackError{err}
+				}
+				return nil
+			})
+		case "partial":
+			var partial bool
+			if err = d.json.Decode(&partial); err == nil && partial {
+				err = &Error{Kind: ErrTruncated, Err: errors.New("the server marks a series as partial")}
+			}
+		default:
+			err = d.skip()
+		}
+		return err
+	})
+}
+
+// cells reads one row into values, which must fit exactly.
+func (d *answerDecoder) cells(values []any) error {
+	n := 0
+	err := d.array(func() error {
+		token, err := d.json.Token()
+		if err != nil {
+			return err
+		}
+		if _, nested := token.(json.Delim); nested {
+			return malformed("a value is not a scalar")
+		}
+		if n < len(values) {
+			values[n] = token
+		}
+		n++
+		return nil
+	})
+	if err == nil && n != len(values) {
+		err = malformed("a row of %d values under %d columns", n, len(values))
+	}
+	return err
+}
+
+func (d *answerDecoder) object(member func(key string) error) error {
+	if err := d.open('{'); err != nil {
+		return err
+	}
+	for d.json.More() {
+		key, err := d.string()
+		if err != nil {
+			return err
+		}
+		if err := member(key); err != nil {
+			return err
+		}
+	}
+	return d.close()
+}
+
+func (d *answerDecoder) array(element func() error) error {
+	if err := d.open('['); err != nil {
+		return err
+	}
+	for d.json.More() {
+		if err := element(); err != nil {
+			return err
+		}
+	}
+	return d.close()
+}
+
+func (d *answerDecoder) open(want json.Delim) error {
+	token, err := d.json.Token()
+	if err != nil {
+		return err
+	}
+	if token != want {
+		return malformed("%s where %q was expected", describe(token), want)
+	}
+	return nil
+}
+
+// close reads the end of the object or array whose members ran out. The decoder
+// itself refuses an end that does not match.
+func (d *answerDecoder) close() error {
+	_, err := d.json.Token()
+	return err
+}
+
+func (d *answerDecoder) string() (string, error) {
+	token, err := d.json.Token()
+	if err != nil {
+		return "", err
+	}
+	text, ok := token.(string)
+	if !ok {
+		return "", malformed("%s where a string was expected", describe(token))
+	}
+	return text, nil
+}
+
+func (d *answerDecoder) skip() error {
+	var ignored json.RawMessage
+	return d.json.Decode(&ignored)
+}
+
+// describe names a token by its type: its text is foreign.
+func describe(token json.Token) string {
+	if delim, ok := token.(json.Delim); ok {
+		return strconv.Quote(delim.String())
+	}
+	return fmt.Sprintf("a %T", token)
+}

@@ -1,0 +1,181 @@
+// Package influx asks an InfluxDB 1.x, 2.x or 3.x server questions over HTTP: one
+// InfluxQL statement a request, on /query, which all three serve. It reads
+// answers row by row, bounds everything that comes from the network, and tells
+// kinds of failure apart.
+//
+// It must know neither Prometheus nor logging nor any measurement: it returns rows
+// and errors. It imports the standard library only.
+package influx
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// DefaultMaxBytes bounds an answer whose question names no bound.
+	DefaultMaxBytes = 1 << 20
+	// maxRefusalBytes bounds what is read of an answer that is not 200.
+	maxRefusalBytes = 4 << 10
+)
+
+// Secret returns a secret at the time it is needed, so that it can change while
+// the process runs. Its error must name where the secret was looked for, and must
+// not hold it.
+type Secret func() (string, error)
+
+// Config says which database is asked, and how. New checks it; no request is made.
+type Config struct {
+	// URL is the base URL, such as http://127.0.0.1:8181 or
+	// https://gateway.example/influx (a path prefix is kept). It must hold no
+	// credentials, no query and no fragment.
+	URL string
+	// Database is the name of the database: on 2.x that of a bucket or of a DBRP
+	// mapping.
+	Database string
+	// Token is sent as a header in the scheme that fits the server. Nil, or an
+	// empty answer, sends none.
+	Token Secret
+	// UserAgent names us in the server's logs.
+	UserAgent string
+	// Transport makes the requests; NewTransport gives one with bounds.
+	Transport http.RoundTripper
+}
+
+// Client asks one database. It is safe for concurrent use, and made once so that
+// connections are kept alive.
+type Client struct {
+	base      *url.URL
+	database  string
+	token     Secret
+	userAgent string
+	http      *http.Client
+
+	server  atomic.Pointer[Server] // nil while not known
+	probing chan struct{}          // holds one token: one probe at a time
+}
+
+// New checks the configuration and returns a client.
+func New(c Config) (*Client, error) {
+	base, err := url.Parse(c.URL)
+	switch {
+	case err != nil:
+		return nil, errors.New("the URL of InfluxDB can't be parsed: expected a form such as http://127.0.0.1:8181")
+	case base.Scheme != "http" && base.Scheme != "https", base.Host == "":
+		return nil, errors.New("the URL of InfluxDB must begin with http:// or https:// and name a host, such as http://127.0.0.1:8181")
+	case base.User != nil:
+		return nil, errors.New("the URL of InfluxDB must hold no user or password: set a token instead")
+	case base.RawQuery != "", base.Fragment != "", base.ForceQuery:
+		return nil, errors.New("the URL of InfluxDB must hold no query and no fragment: the database has its own setting")
+	case c.Database == "":
+		return nil, errors.New("the name of the database is empty")
+	case c.Transport == nil:
+		return nil, errors.New("no transport")
+	}
+	return &Client{
+		base:      base,
+		database:  c.Database,
+		token:     c.Token,
+		userAgent: c.UserAgent,
+		http: &http.Client{
+			Transport: c.Transport,
+			// A redirect would carry the token to wherever it points.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		probing: make(chan struct{}, 1),
+	}, nil
+}
+
+// NewTransport returns a transport with bounds on everything but the length of a
+// request, which its context bounds. It takes no proxy from the environment, so
+// that a stray HTTP_PROXY never sees the token, and speaks HTTP/1.1.
+func NewTransport() *http.Transport {
+	dialer := &net.Dialer{Timeout: 2 * time.Second, KeepAlive: 15 * time.Second}
+	return &http.Transport{
+		DialContext:            dialer.DialContext,
+		TLSHandshakeTimeout:    2 * time.Second,
+		MaxConnsPerHost:        16,
+		MaxIdleConnsPerHost:    8,
+		IdleConnTimeout:        90 * time.Second,
+		MaxResponseHeaderBytes: 64 << 10,
+		DisableCompression:     true,
+	}
+}
+
+// Question is one statement and the bound of its answer.
+type Question struct {
+	// Statement is one InfluxQL statement. Whoever builds it quotes what it names
+	// (Ident, String): a GET can drop a measurement on 1.x.
+	Statement string
+	// MaxBytes bounds the answer's body; 0 means DefaultMaxBytes.
+	MaxBytes int64
+}
+
+// Query asks one question and calls row for each row of the answer, in the
+// server's order, as it is read. The error is an *Error, or what row returned;
+// after an error, rows already passed on count for nothing. No row and no error
+// can mean that there is no such measurement, no such field, or nothing in range:
+// the servers answer all three with the same bytes.
+func (c *Client) Query(ctx context.Context, q Question, row func(Row) error) error {
+	limit := q.MaxBytes
+	if limit == 0 {
+		limit = DefaultMaxBytes
+	}
+	values := url.Values{"db": {c.database}, "epoch": {"ns"}, "q": {q.Statement}}
+	return c.get(ctx, "query", values, func(resp *http.Response) error {
+		if resp.StatusCode != http.StatusOK {
+			return refusal(resp)
+		}
+		return decodeAnswer(&bounded{r: resp.Body, left: limit}, resp.StatusCode, row)
+	})
+}
+
+// get makes one GET below the base URL and hands the response to read, which need
+// not close it. What it learns of the server's identity it keeps.
+func (c *Client) get(ctx context.Context, path string, query url.Values, read func(*http.Response) error) error {
+	target := c.base.JoinPath(path)
+	target.RawQuery = query.Encode()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
+	if err != nil {
+		return &Error{Kind: ErrMalformed, Err: errors.New("the request can't be built from the URL of InfluxDB")}
+	}
+	// Asked for nothing else, a server has no reason to compress; what it sends
+	// compressed all the same is refused below.
+	req.Header.Set("Accept-Encoding", "identity")
+	req.Header.Set("User-Agent", c.userAgent)
+	if err := c.authorize(req); err != nil {
+		return err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		c.forget()
+		return transportError(err)
+	}
+	defer resp.Body.Close()
+	c.notice(resp)
+	if encoding := resp.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
+		return &Error{Kind: ErrMalformed, Status: resp.StatusCode, Err: fmt.Errorf("the answer is compressed (%.20q) unasked", encoding)}
+	}
+	err = read(resp)
+	if changed(err) {
+		c.forget()
+	}
+	return err
+}
+
+// refusal reads the beginning of an answer that is not 200, in any of the forms
+// that the servers use: {"error":…}, {"code":…,"message":…}, bare text, nothing.
+func refusal(resp *http.Response) error {
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxRefusalBytes))
+	if err != nil && len(body) == 0 {
+		return readError(resp.StatusCode, err)
+	}
+	return serverError(resp.StatusCode, refusalText(body))
+}

@@ -1,0 +1,468 @@
+package influx_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"memdump_exporter/influx"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	token = "t0p-s3cr3t"
+	whole = `{"results":[{"statement_id":0,"series":[{"name":"m","columns":["time","value"],"values":[[0,25]]}]}]}`
+)
+
+// serve starts a server whose /query is handle and whose /ping says 1.x.
+func serve(t *testing.T, handle http.HandlerFunc) string {
+	t.Helper()
+	server := httptest.NewServer(handle)
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+func ask(ctx context.Context, client *influx.Client, maxBytes int64) (rows int, err error) {
+	err = client.Query(ctx, influx.Question{Statement: "SELECT 1", MaxBytes: maxBytes}, func(influx.Row) error {
+		rows++
+		return nil
+	})
+	return rows, err
+}
+
+func TestQuery_bodies(t *testing.T) {
+	tests := map[string]struct {
+		status int
+		body   string
+		want   influx.Kind // "" for an answer that is good
+	}{
+		"whole":                    {200, whole, ""},
+		"whole with line feed":     {200, whole + "\r\n", ""},
+		"nothing found":            {200, `{"results":[{"statement_id":0}]}`, ""},
+		"unknown members":          {200, `{"x":{"y":[1]},"results":[{"statement_id":0,"messages":[{"level":"warning"}]}]}`, ""},
+		"empty body":               {200, ``, influx.ErrTruncated},
+		"null":                     {200, `null`, influx.ErrMalformed},
+		"array":                    {200, `[]`, influx.ErrMalformed},
+		"number":                   {200, `1`, influx.ErrMalformed},
+		"no results":               {200, `{}`, influx.ErrMalformed},
+		"empty results":            {200, `{"results":[]}`, influx.ErrMalformed},
+		"two results":              {200, `{"results":[{},{}]}`, influx.ErrMalformed},
+		"garbage behind":           {200, whole + "x", influx.ErrMalformed},
+		"second document":          {200, whole + whole, influx.ErrMalformed},
+		"NUL behind":               {200, whole + "\x00", influx.ErrMalformed},
+		"login page":               {200, `<html>log in</html>`, influx.ErrMalformed},
+		"marshal error as text":    {200, `json: error calling MarshalJSON for type models.Row`, influx.ErrMalformed},
+		"error on top":             {200, `{"error":"json: unsupported value: +Inf"}`, influx.ErrRefused},
+		"error in the result":      {200, `{"results":[{"error":"undefined function nosuch()"}]}`, influx.ErrRefused},
+		"partial result":           {200, strings.Replace(whole, `"statement_id":0`, `"statement_id":0,"partial":true`, 1), influx.ErrTruncated},
+		"partial series":           {200, strings.Replace(whole, `"values"`, `"partial":true,"values"`, 1), influx.ErrTruncated},
+		"short row":                {200, strings.Replace(whole, `[0,25]`, `[0]`, 1), influx.ErrMalformed},
+		"long row":                 {200, strings.Replace(whole, `[0,25]`, `[0,25,1]`, 1), influx.ErrMalformed},
+		"nested value":             {200, strings.Replace(whole, `25`, `[25]`, 1), influx.ErrMalformed},
+		"column that is no name":   {200, strings.Replace(whole, `"time"`, `1`, 1), influx.ErrMalformed},
+		"nested brackets":          {200, strings.Repeat("[", 100_000), influx.ErrMalformed},
+		"nested in an unknown":     {200, `{"x":` + strings.Repeat("[", 100_000), influx.ErrMalformed},
+		"unauthorized, empty":      {401, ``, influx.ErrUnauthorized},
+		"forbidden":                {403, `{"error":"error authorizing query"}`, influx.ErrUnauthorized},
+		"not found":                {404, `Not found`, influx.ErrNotFound},
+		"not modified":             {304, ``, influx.ErrRedirected},
+		"too many requests":        {429, ``, influx.ErrOverloaded},
+		"unavailable":              {503, `<html>`, influx.ErrOverloaded},
+		"gateway timeout":          {504, ``, influx.ErrTimeout},
+		"bad gateway":              {502, `<html>`, influx.ErrServer},
+		"no content":               {204, ``, influx.ErrMalformed},
+		"partial content":          {206, whole, influx.ErrMalformed},
+		"query timeout of 1.x":     {200, `{"results":[{"error":"query-timeout limit exceeded"}]}`, influx.ErrTimeout},
+		"concurrency limit of 1.x": {200, `{"results":[{"error":"max-concurrent-queries limit exceeded(1, 1)"}]}`, influx.ErrOverloaded},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			url := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+				w.WriteHeader(tt.status)
+				_, _ = io.WriteString(w, tt.body)
+			})
+			_, err := ask(context.Background(), newClient(t, url, "db", token), 0)
+			switch {
+			case tt.want == "" && err != nil:
+				t.Errorf("%v, want no error", err)
+			case tt.want != "" && !errors.Is(err, tt.want):
+				t.Errorf("%v, want %s", err, tt.want)
+			}
+		})
+	}
+}
+
+// TestQuery_cut ends an answer after each of its bytes: none of them may pass for
+// the whole.
+func TestQuery_cut(t *testing.T) {
+	var length atomic.Int64
+	url := serve(t, func(w http.ResponseWriter, _ *http.Request) { // length announced, connection cut
+		w.Header().Set("Content-Length", strconv.Itoa(len(whole)))
+		_, _ = io.WriteString(w, whole[:length.Load()])
+	})
+	client := newClient(t, url, "db", token)
+	for n := range len(whole) {
+		length.Store(int64(n))
+		if _, err := ask(context.Background(), client, 0); !errors.Is(err, influx.ErrTruncated) && !errors.Is(err, influx.ErrUnreachable) {
+			t.Fatalf("cut after %d bytes: %v, want truncated", n, err)
+		}
+	}
+	// The same with a body that ends well, but too early.
+	for n := range len(whole) {
+		cut := serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, whole[:n]) })
+		if _, err := ask(context.Background(), newClient(t, cut, "db", token), 0); !errors.Is(err, influx.ErrTruncated) {
+			t.Fatalf("ended after %d bytes: %v, want truncated", n, err)
+		}
+	}
+}
+
+func TestQuery_bound(t *testing.T) {
+	url := serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, whole+"\n") })
+	client := newClient(t, url, "db", token)
+	if rows, err := ask(context.Background(), client, int64(len(whole)+1)); err != nil || rows != 1 {
+		t.Errorf("an answer as long as its bound: %d rows, %v", rows, err)
+	}
+	for _, bound := range []int64{int64(len(whole)), 1} {
+		if _, err := ask(context.Background(), client, bound); !errors.Is(err, influx.ErrTooLarge) {
+			t.Errorf("an answer beyond its bound of %d: %v, want too_large", bound, err)
+		}
+	}
+}
+
+func TestQuery_endless(t *testing.T) {
+	for name, chunk := range map[string]string{"spaces": " ", "string": "a"} {
+		t.Run(name, func(t *testing.T) {
+			url := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+				_, _ = io.WriteString(w, `{"results":[{"error":`)
+				if chunk != " " {
+					_, _ = io.WriteString(w, `"`)
+				}
+				for part := strings.Repeat(chunk, 64<<10); ; {
+					if _, err := io.WriteString(w, part); err != nil {
+						return
+					}
+				}
+			})
+			if _, err := ask(context.Background(), newClient(t, url, "db", token), 0); !errors.Is(err, influx.ErrTooLarge) {
+				t.Errorf("%v, want too_large", err)
+			}
+		})
+	}
+}
+
+func TestQuery_waiting(t *testing.T) {
+	arrived, gone := make(chan struct{}, 2), make(chan struct{}, 2)
+	url := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("db") == "half" {
+			_, _ = io.WriteString(w, whole[:20])
+			_ = http.NewResponseController(w).Flush()
+		}
+		arrived <- struct{}{}
+		<-r.Context().Done() // the server sees the client leave
+		gone <- struct{}{}
+	})
+	for _, database := range []string{"silent", "half"} {
+		client := newClient(t, url, database, token)
+		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+		defer cancel()
+		if _, err := ask(ctx, client, 0); !errors.Is(err, influx.ErrTimeout) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s: %v, want timeout", database, err)
+		}
+		<-arrived
+		<-gone
+		ctx, cancel = context.WithCancel(context.Background())
+		go func() {
+			<-arrived
+			cancel()
+		}()
+		if _, err := ask(ctx, client, 0); !errors.Is(err, influx.ErrCanceled) {
+			t.Errorf("%s: %v, want canceled", database, err)
+		}
+		<-gone
+	}
+}
+
+func TestQuery_unreachable(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	url := "http://" + listener.Addr().String()
+	listener.Close()
+	if _, err := ask(context.Background(), newClient(t, url, "db", token), 0); !errors.Is(err, influx.ErrUnreachable) {
+		t.Errorf("%v, want unreachable", err)
+	}
+}
+
+// TestQuery_refusesRedirects: the token must not travel to where a redirect points.
+func TestQuery_refusesRedirects(t *testing.T) {
+	var visited atomic.Int64
+	elsewhere := serve(t, func(http.ResponseWriter, *http.Request) { visited.Add(1) })
+	for _, status := range []int{301, 302, 303, 307, 308} {
+		url := serve(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere, status) })
+		if _, err := ask(context.Background(), newClient(t, url, "db", token), 0); !errors.Is(err, influx.ErrRedirected) {
+			t.Errorf("%d: %v, want redirected", status, err)
+		}
+	}
+	if visited.Load() != 0 {
+		t.Errorf("the redirect was followed %d times", visited.Load())
+	}
+}
+
+func TestQuery_refusesCompression(t *testing.T) {
+	url := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if got := r.Header.Get("Accept-Encoding"); got != "identity" {
+			t.Errorf("Accept-Encoding %q", got)
+		}
+		w.Header().Set("Content-Encoding", "gzip")
+		_, _ = io.WriteString(w, whole)
+	})
+	if _, err := ask(context.Background(), newClient(t, url, "db", token), 0); !errors.Is(err, influx.ErrMalformed) {
+		t.Errorf("%v, want malformed", err)
+	}
+}
+
+func TestQuery_request(t *testing.T) {
+	url := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if want := "/pre%2Ffix/more/query?db=my+db%26x&epoch=ns&q=SELECT+1"; r.URL.RequestURI() != want {
+			t.Errorf("asked %s, want %s", r.URL.RequestURI(), want)
+		}
+		if got := r.Header.Get("Authorization"); got != "Bearer "+token {
+			t.Errorf("Authorization %q", got)
+		}
+		if got := r.Header.Values("Accept"); got != nil {
+			t.Errorf("Accept %q: InfluxDB 3 refuses what it does not know", got)
+		}
+		if got := r.UserAgent(); got != "memdump_exporter/test" {
+			t.Errorf("User-Agent %q", got)
+		}
+		_, _ = io.WriteString(w, whole)
+	})
+	for _, base := range []string{url + "/pre%2Ffix/more", url + "/pre%2Ffix/more/"} {
+		if _, err := ask(context.Background(), newClient(t, base, "my db&x", token), 0); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestQuery_keepsConnections: a hundred questions one after the other need one
+// connection.
+func TestQuery_keepsConnections(t *testing.T) {
+	var connections atomic.Int64
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, whole+"\r\n")
+	}))
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			connections.Add(1)
+		}
+	}
+	server.Start()
+	t.Cleanup(server.Close)
+	client := newClient(t, server.URL, "db", token)
+	for range 100 {
+		if _, err := ask(context.Background(), client, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := connections.Load(); got != 1 {
+		t.Errorf("%d connections, want 1", got)
+	}
+}
+
+// TestQuery_callback: what the caller's function returns comes back as it is.
+func TestQuery_callback(t *testing.T) {
+	url := serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, whole) })
+	own := errors.New("own")
+	err := newClient(t, url, "db", token).Query(context.Background(), influx.Question{Statement: "SELECT 1"}, func(influx.Row) error { return own })
+	if !errors.Is(err, own) || err.Error() != "own" {
+		t.Errorf("%v, want the caller's own error", err)
+	}
+}
+
+// TestErrors_keepSecrets: whatever fails, neither the token nor a URL is in the
+// error, and what the server says is on one line and short.
+func TestErrors_keepSecrets(t *testing.T) {
+	echo := func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusTeapot)
+		_, _ = io.WriteString(w, "forged line\nlevel=info\x1b[31m"+strings.Repeat("long ", 1000))
+	}
+	broken := func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, _ := http.NewResponseController(w).Hijack()
+		conn.Close()
+	}
+	gone := httptest.NewServer(http.HandlerFunc(echo))
+	gone.Close()
+	for name, url := range map[string]string{"echo": serve(t, echo), "broken": serve(t, broken), "gone": gone.URL} {
+		_, err := ask(context.Background(), newClient(t, url, "db", token), 0)
+		if err == nil {
+			t.Fatalf("%s: no error", name)
+		}
+		text := err.Error()
+		for _, secret := range []string{token, "http://", "SELECT", "\n", "\x1b"} {
+			if strings.Contains(text, secret) {
+				t.Errorf("%s: %q holds %q", name, text, secret)
+			}
+		}
+		if len(text) > 512 {
+			t.Errorf("%s: %d bytes of error text", name, len(text))
+		}
+	}
+}
+
+func TestQuery_secretFails(t *testing.T) {
+	var requests atomic.Int64
+	url := serve(t, func(http.ResponseWriter, *http.Request) { requests.Add(1) })
+	missing := errors.New("token file x: no such file")
+	client, err := influx.New(influx.Config{URL: url, Database: "db", Transport: influx.NewTransport(),
+		Token: func() (string, error) { return "", missing }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ask(context.Background(), client, 0); !errors.Is(err, influx.ErrCredentials) || !errors.Is(err, missing) {
+		t.Errorf("%v, want credentials", err)
+	}
+	if requests.Load() != 0 {
+		t.Error("a request went out without credentials")
+	}
+}
+
+// TestIdentify_changes: the identity is asked for again when an answer contradicts
+// it or a failure makes it doubtful, and never otherwise.
+func TestIdentify_changes(t *testing.T) {
+	var pings atomic.Int64
+	var version, answer atomic.Value
+	version.Store("1.8.10")
+	answer.Store(whole)
+	url := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Influxdb-Version", version.Load().(string))
+		if r.URL.Path == "/ping" {
+			pings.Add(1)
+			w.WriteHeader(204)
+			return
+		}
+		_, _ = io.WriteString(w, answer.Load().(string))
+	})
+	client := newClient(t, url, "db", token)
+	ctx := context.Background()
+	scrape := func(want influx.Server, wantPings int64) {
+		t.Helper()
+		got, err := client.Identify(ctx)
+		if err != nil || got != want || pings.Load() != wantPings {
+			t.Errorf("got %+v, %v after %d pings; want %+v after %d", got, err, pings.Load(), want, wantPings)
+		}
+		_, _ = ask(ctx, client, 0)
+	}
+	scrape(influx.Server{Major: 1, Version: "1.8.10"}, 1)
+	scrape(influx.Server{Major: 1, Version: "1.8.10"}, 1)
+	version.Store("v2.7.12") // restarted as another version, noticed in the next answer
+	scrape(influx.Server{Major: 1, Version: "1.8.10"}, 1)
+	scrape(influx.Server{Major: 2, Version: "2.7.12"}, 2)
+	answer.Store(`{"results":[{"error":"undefined function nosuch()"}]}`) // a refusal is no reason to ask
+	scrape(influx.Server{Major: 2, Version: "2.7.12"}, 2)
+	answer.Store(`<html>`)
+	scrape(influx.Server{Major: 2, Version: "2.7.12"}, 2)
+	scrape(influx.Server{Major: 2, Version: "2.7.12"}, 3)
+}
+
+// TestIdentify_hangs: a server that hangs on /ping alone costs a quarter of the
+// time, and leaves the questions theirs.
+func TestIdentify_hangs(t *testing.T) {
+	url := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/ping" {
+			<-r.Context().Done()
+			return
+		}
+		_, _ = io.WriteString(w, whole)
+	})
+	client := newClient(t, url, "db", token)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	if _, err := client.Identify(ctx); !errors.Is(err, influx.ErrTimeout) {
+		t.Errorf("%v, want timeout", err)
+	}
+	if rows, err := ask(ctx, client, 0); err != nil || rows != 1 {
+		t.Errorf("%d rows, %v", rows, err)
+	}
+}
+
+func TestNew_refuses(t *testing.T) {
+	transport := influx.NewTransport()
+	for _, c := range []influx.Config{
+		{URL: "", Database: "db", Transport: transport},
+		{URL: "localhost:8181", Database: "db", Transport: transport},
+		{URL: "ftp://localhost", Database: "db", Transport: transport},
+		{URL: "http://", Database: "db", Transport: transport},
+		{URL: "http://u:" + token + "@localhost", Database: "db", Transport: transport},
+		{URL: "http://localhost/?token=" + token, Database: "db", Transport: transport},
+		{URL: "http://localhost/#x", Database: "db", Transport: transport},
+		{URL: "http://local host/" + token, Database: "db", Transport: transport},
+		{URL: "http://localhost", Transport: transport},
+		{URL: "http://localhost", Database: "db"},
+	} {
+		if _, err := influx.New(c); err == nil || strings.Contains(err.Error(), token) {
+			t.Errorf("%+v: %v, want an error without the secret", c, err)
+		}
+	}
+}
+
+func TestQuote(t *testing.T) {
+	if got, want := influx.Ident(`a"b\c; DROP`), `"a\"b\\c; DROP"`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if got, want := influx.String("it's\\\n"), `'it\'s\\\n'`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// TestQuery_rawProtocol: answers that net/http on the server side would not send.
+func TestQuery_rawProtocol(t *testing.T) {
+	for name, tt := range map[string]struct {
+		answer string
+		want   influx.Kind
+	}{
+		"garbage":          {"hello\r\n\r\n", influx.ErrUnreachable},
+		"nothing":          {"", influx.ErrUnreachable},
+		"chunk not ended":  {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"res\r\n", influx.ErrTruncated},
+		"whole, not ended": {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + fmt.Sprintf("%x\r\n%s\r\n", len(whole), whole), influx.ErrTruncated},
+		"huge header":      {"HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 1<<20) + "\r\n\r\n", influx.ErrUnreachable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			listener, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				for {
+					conn, err := listener.Accept()
+					if err != nil {
+						return
+					}
+					_, _ = http.ReadRequest(bufio.NewReader(conn))
+					_, _ = io.WriteString(conn, tt.answer)
+					conn.Close()
+				}
+			}()
+			t.Cleanup(func() { listener.Close(); <-done })
+			_, err = ask(context.Background(), newClient(t, "http://"+listener.Addr().String(), "db", token), 0)
+			if !errors.Is(err, tt.want) {
+				t.Errorf("%v, want %s", err, tt.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,87 @@
+// Package influxtest is for tests and for the demo: recordings of what real
+// InfluxDB servers answered and a server that replays them byte for byte, a starter
+// of a real InfluxDB 1.7.11, and a generator of data that knows the truth about what
+// it wrote.
+//
+// It must not know the packages it helps to test: the truth comes from here, and
+// must not come from them.
+package influxtest
+
+import (
+	"embed"
+	"encoding/json"
+	"fmt"
+	"path"
+)
+
+//go:embed testdata/recordings
+var recordings embed.FS
+
+// Recording is what one real server answered in one scenario. See
+// testdata/recordings/README.md, which is where the files come from, unedited.
+type Recording struct {
+	Server    string        `json:"server"`
+	Scenario  string        `json:"scenario"`
+	About     string        `json:"about"`
+	Written   []string      `json:"written"` // line protocol
+	Truth     RecordedTruth `json:"truth"`
+	Exchanges []Exchange    `json:"exchanges"`
+}
+
+// RecordedTruth is what the writer of a recording knows; a nil field was not given.
+type RecordedTruth struct {
+	Dumps           *int64   `json:"dumps"`
+	DumpedVMs       *int64   `json:"dumped_vms"`
+	CompressedBytes *int64   `json:"compressed_bytes"`
+	DurationMean    *float64 `json:"duration_mean"`
+	LastDumpNs      *int64   `json:"last_dump_ns"`
+	MonitoredVMs    *int64   `json:"monitored_vms"`
+}
+
+// Exchange is one request and its answer.
+type Exchange struct {
+	Label   string `json:"label"`
+	Request struct {
+		Method  string            `json:"method"`
+		Path    string            `json:"path"`
+		Query   map[string]string `json:"query"`
+		Headers map[string]string `json:"headers"`
+	} `json:"request"`
+	Response struct {
+		Status  int               `json:"status"`
+		Headers map[string]string `json:"headers"`
+		Body    string            `json:"body"`
+	} `json:"response"`
+}
+
+// Servers returns the recorded servers, such as "influxdb-3.6.0", oldest first.
+func Servers() []string {
+	return []string{"influxdb-1.7.11", "influxdb-2.7.12", "influxdb-3.6.0", "influxdb-3.8.3"}
+}
+
+// Load returns one recording, such as Load("influxdb-3.6.0", "traps").
+func Load(server, scenario string) (Recording, error) {
+	var r Recording
+	text, err := recordings.ReadFile(path.Join("testdata/recordings", server, scenario+".json"))
+	if err != nil {
+		return r, fmt.Errorf("no recording %q of %q: %w", scenario, server, err)
+	}
+	if err := json.Unmarshal(text, &r); err != nil {
+		return r, fmt.Errorf("reading the recording %q of %q: %w", scenario, server, err)
+	}
+	return r, nil
+}
+
+// Scenarios returns the names of the scenarios recorded of a server.
+func Scenarios(server string) ([]string, error) {
+	files, err := recordings.ReadDir(path.Join("testdata/recordings", server))
+	if err != nil {
+		return nil, fmt.Errorf("no recordings of %q: %w", server, err)
+	}
+	names := make([]string, 0, len(files))
+	for _, file := range files {
+		name := file.Name()
+		names = append(names, name[:len(name)-len(".json")])
+	}
+	return names, nil
+}

@@ -1,0 +1,164 @@
+package influx
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Server is what a server says of itself.
+type Server struct {
+	// Major is 1, 2 or 3; 0 when what answers does not present itself as InfluxDB.
+	Major int
+	// Version is the version as reported, without a leading v: such as 1.8.10 or
+	// 3.8.3. A plain build reports "unknown" (1.x) or "dev" (2.x).
+	Version string
+}
+
+const (
+	// maxVersionBytes bounds what is kept of a reported version.
+	maxVersionBytes = 40
+	// probeTimeout bounds a probe; a quarter of the time left bounds it too, so that
+	// a server that hangs on /ping leaves time for the questions.
+	probeTimeout = time.Second
+
+	versionHeader = "X-Influxdb-Version"
+)
+
+// Identify returns which server answers. It asks (GET /ping, with the normal
+// credentials) only while that is not known: at the beginning, after a failure, and
+// after an answer that says that the server has changed.
+func (c *Client) Identify(ctx context.Context) (Server, error) {
+	if known := c.server.Load(); known != nil {
+		return *known, nil
+	}
+	wait := probeTimeout
+	if deadline, ok := ctx.Deadline(); ok {
+		wait = min(wait, time.Until(deadline)/4)
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	select {
+	case c.probing <- struct{}{}:
+		defer func() { <-c.probing }()
+	case <-ctx.Done():
+		return Server{}, transportError(ctx.Err())
+	}
+	if known := c.server.Load(); known != nil {
+		return *known, nil
+	}
+	var server Server
+	err := c.get(ctx, "ping", nil, func(resp *http.Response) error {
+		if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusNoContent {
+			return refusal(resp)
+		}
+		body, err := io.ReadAll(io.LimitReader(resp.Body, maxRefusalBytes))
+		if err != nil {
+			return readError(resp.StatusCode, err)
+		}
+		server = identity(resp.Header, body)
+		return nil
+	})
+	if err != nil {
+		return Server{}, err
+	}
+	c.server.Store(&server)
+	return server, nil
+}
+
+// identity reads an answer of /ping: 1.x and 2.x name their version in a header of
+// every answer, 3.1 and later in one of /ping, and 3.x in its body.
+func identity(header http.Header, body []byte) Server {
+	version := header.Get(versionHeader)
+	if version == "" {
+		var said struct {
+			Version string `json:"version"`
+		}
+		if json.Unmarshal(body, &said) != nil || said.Version == "" {
+			return Server{}
+		}
+		version = said.Version
+	}
+	version = strings.TrimPrefix(version, "v")
+	if len(version) > maxVersionBytes {
+		version = version[:maxVersionBytes]
+	}
+	version = strings.ToValidUTF8(version, "")
+	return Server{Major: major(version), Version: version}
+}
+
+func major(version string) int {
+	number, _, _ := strings.Cut(version, ".")
+	switch n, err := strconv.Atoi(number); {
+	case err == nil && n >= 1 && n <= 3:
+		return n
+	case err == nil && n > 3:
+		return 3
+	case version == "dev":
+		return 2
+	}
+	return 1
+}
+
+// notice forgets the server's identity when an answer contradicts it: 1.x and 2.x
+// name their version on every answer, 3.x does so on /ping only.
+func (c *Client) notice(resp *http.Response) {
+	known := c.server.Load()
+	if known == nil || known.Major == 0 {
+		return
+	}
+	says := strings.TrimPrefix(resp.Header.Get(versionHeader), "v")
+	if says == "" && known.Major == 3 || says == known.Version {
+		return
+	}
+	c.forget()
+}
+
+func (c *Client) forget() { c.server.Store(nil) }
+
+// changed reports whether a failure makes it doubtful who answers.
+func changed(err error) bool {
+	for _, kind := range []Kind{ErrUnauthorized, ErrNotFound, ErrRedirected, ErrServer, ErrMalformed, ErrTruncated} {
+		if errors.Is(err, kind) {
+			return true
+		}
+	}
+	return false
+}
+
+// authorize sets the header that the server takes (influxtest: recording auth):
+// 2.x takes "Token" and refuses "Bearer"; 3.x takes both; 1.x takes
+// "Token user:password", or a JWT as "Bearer".
+func (c *Client) authorize(req *http.Request) error {
+	if c.token == nil {
+		return nil
+	}
+	token, err := c.token()
+	if err != nil {
+		return &Error{Kind: ErrCredentials, Err: err}
+	}
+	if token == "" {
+		return nil
+	}
+	scheme := "Bearer "
+	if known := c.server.Load(); known != nil &&
+		(known.Major == 2 || known.Major == 1 && strings.Contains(token, ":")) {
+		scheme = "Token "
+	}
+	req.Header.Set("Authorization", scheme+token)
+	return nil
+}
+
+// refusalText finds the server's words in an answer that is not 200.
+func refusalText(body []byte) string {
+	var said struct{ Error, Message string }
+	if json.Unmarshal(body, &said) == nil && said.Error+said.Message != "" {
+		return said.Error + said.Message
+	}
+	return string(body)
+}
