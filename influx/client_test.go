@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"memdump_exporter/influx"
+	"memdump_exporter/influx/influxtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -26,14 +27,6 @@ const (
 	token = "t0p-s3cr3t"
 	whole = `{"results":[{"statement_id":0,"series":[{"name":"m","columns":["time","value"],"values":[[0,25]]}]}]}`
 )
-
-// serve starts a server whose /query is handle and whose /ping says 1.x.
-func serve(t *testing.T, handle http.HandlerFunc) string {
-	t.Helper()
-	server := httptest.NewServer(handle)
-	t.Cleanup(server.Close)
-	return server.URL
-}
 
 func ask(ctx context.Context, client *influx.Client, maxBytes int64) (rows int, err error) {
 	err = client.Query(ctx, influx.Question{Statement: "SELECT 1", MaxBytes: maxBytes}, func(influx.Row) error {
@@ -90,7 +83,7 @@ func TestQuery_bodies(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			url := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+			url := influxtest.Handle(t, func(w http.ResponseWriter, _ *http.Request) {
 				w.WriteHeader(tt.status)
 				_, _ = io.WriteString(w, tt.body)
 			})
@@ -109,7 +102,7 @@ func TestQuery_bodies(t *testing.T) {
 // the whole.
 func TestQuery_cut(t *testing.T) {
 	var length atomic.Int64
-	url := serve(t, func(w http.ResponseWriter, _ *http.Request) { // length announced, connection cut
+	url := influxtest.Handle(t, func(w http.ResponseWriter, _ *http.Request) { // length announced, connection cut
 		w.Header().Set("Content-Length", strconv.Itoa(len(whole)))
 		_, _ = io.WriteString(w, whole[:length.Load()])
 	})
@@ -122,7 +115,7 @@ func TestQuery_cut(t *testing.T) {
 	}
 	// The same with a body that ends well, but too early.
 	for n := range len(whole) {
-		cut := serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, whole[:n]) })
+		cut := influxtest.Handle(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, whole[:n]) })
 		if _, err := ask(context.Background(), newClient(t, cut, "db", token), 0); !errors.Is(err, influx.ErrTruncated) {
 			t.Fatalf("ended after %d bytes: %v, want truncated", n, err)
 		}
@@ -130,7 +123,7 @@ func TestQuery_cut(t *testing.T) {
 }
 
 func TestQuery_bound(t *testing.T) {
-	url := serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, whole+"\n") })
+	url := influxtest.Handle(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, whole+"\n") })
 	client := newClient(t, url, "db", token)
 	if rows, err := ask(context.Background(), client, int64(len(whole)+1)); err != nil || rows != 1 {
 		t.Errorf("an answer as long as its bound: %d rows, %v", rows, err)
@@ -145,7 +138,7 @@ func TestQuery_bound(t *testing.T) {
 func TestQuery_endless(t *testing.T) {
 	for name, chunk := range map[string]string{"spaces": " ", "string": "a"} {
 		t.Run(name, func(t *testing.T) {
-			url := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+			url := influxtest.Handle(t, func(w http.ResponseWriter, _ *http.Request) {
 				_, _ = io.WriteString(w, `{"results":[{"error":`)
 				if chunk != " " {
 					_, _ = io.WriteString(w, `"`)
@@ -165,7 +158,7 @@ func TestQuery_endless(t *testing.T) {
 
 func TestQuery_waiting(t *testing.T) {
 	arrived, gone := make(chan struct{}, 2), make(chan struct{}, 2)
-	url := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	url := influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Query().Get("db") == "half" {
 			_, _ = io.WriteString(w, whole[:20])
 			_ = http.NewResponseController(w).Flush()
@@ -210,9 +203,9 @@ func TestQuery_unreachable(t *testing.T) {
 // TestQuery_refusesRedirects: the token must not travel to where a redirect points.
 func TestQuery_refusesRedirects(t *testing.T) {
 	var visited atomic.Int64
-	elsewhere := serve(t, func(http.ResponseWriter, *http.Request) { visited.Add(1) })
+	elsewhere := influxtest.Handle(t, func(http.ResponseWriter, *http.Request) { visited.Add(1) })
 	for _, status := range []int{301, 302, 303, 307, 308} {
-		url := serve(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere, status) })
+		url := influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere, status) })
 		if _, err := ask(context.Background(), newClient(t, url, "db", token), 0); !errors.Is(err, influx.ErrRedirected) {
 			t.Errorf("%d: %v, want redirected", status, err)
 		}
@@ -223,7 +216,7 @@ func TestQuery_refusesRedirects(t *testing.T) {
 }
 
 func TestQuery_refusesCompression(t *testing.T) {
-	url := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	url := influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) {
 		if got := r.Header.Get("Accept-Encoding"); got != "identity" {
 			t.Errorf("Accept-Encoding %q", got)
 		}
@@ -236,7 +229,7 @@ func TestQuery_refusesCompression(t *testing.T) {
 }
 
 func TestQuery_request(t *testing.T) {
-	url := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	url := influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) {
 		if want := "/pre%2Ffix/more/query?db=my+db%26x&epoch=ns&q=SELECT+1"; r.URL.RequestURI() != want {
 			t.Errorf("asked %s, want %s", r.URL.RequestURI(), want)
 		}
@@ -285,7 +278,7 @@ func TestQuery_keepsConnections(t *testing.T) {
 
 // TestQuery_callback: what the caller's function returns comes back as it is.
 func TestQuery_callback(t *testing.T) {
-	url := serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, whole) })
+	url := influxtest.Handle(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, whole) })
 	own := errors.New("own")
 	err := newClient(t, url, "db", token).Query(context.Background(), influx.Question{Statement: "SELECT 1"}, func(influx.Row) error { return own })
 	if !errors.Is(err, own) || err.Error() != "own" {
@@ -306,7 +299,7 @@ func TestErrors_keepSecrets(t *testing.T) {
 	}
 	gone := httptest.NewServer(http.HandlerFunc(echo))
 	gone.Close()
-	for name, url := range map[string]string{"echo": serve(t, echo), "broken": serve(t, broken), "gone": gone.URL} {
+	for name, url := range map[string]string{"echo": influxtest.Handle(t, echo), "broken": influxtest.Handle(t, broken), "gone": gone.URL} {
 		_, err := ask(context.Background(), newClient(t, url, "db", token), 0)
 		if err == nil {
 			t.Fatalf("%s: no error", name)
@@ -325,7 +318,7 @@ func TestErrors_keepSecrets(t *testing.T) {
 
 func TestQuery_secretFails(t *testing.T) {
 	var requests atomic.Int64
-	url := serve(t, func(http.ResponseWriter, *http.Request) { requests.Add(1) })
+	url := influxtest.Handle(t, func(http.ResponseWriter, *http.Request) { requests.Add(1) })
 	missing := errors.New("token file x: no such file")
 	client, err := influx.New(influx.Config{URL: url, Database: "db", Transport: influx.NewTransport(),
 		Token: func() (string, error) { return "", missing }})
@@ -347,7 +340,7 @@ func TestIdentify_changes(t *testing.T) {
 	var version, answer atomic.Value
 	version.Store("1.8.10")
 	answer.Store(whole)
-	url := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	url := influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Influxdb-Version", version.Load().(string))
 		if r.URL.Path == "/ping" {
 			pings.Add(1)
@@ -381,7 +374,7 @@ func TestIdentify_changes(t *testing.T) {
 // TestIdentify_hangs: a server that hangs on /ping alone costs a quarter of the
 // time, and leaves the questions theirs.
 func TestIdentify_hangs(t *testing.T) {
-	url := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	url := influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/ping" {
 			<-r.Context().Done()
 			return

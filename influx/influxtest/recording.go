@@ -23,8 +23,8 @@ type Recording struct {
 	Server    string        `json:"server"`
 	Scenario  string        `json:"scenario"`
 	About     string        `json:"about"`
-	Written   []string      `json:"written"` // line protocol
-	Truth     RecordedTruth `json:"truth"`
+	Written   []string      `json:"written,omitempty"` // line protocol
+	Truth     RecordedTruth `json:"truth,omitzero"`
 	Exchanges []Exchange    `json:"exchanges"`
 }
 
@@ -45,7 +45,7 @@ type Exchange struct {
 		Method  string            `json:"method"`
 		Path    string            `json:"path"`
 		Query   map[string]string `json:"query"`
-		Headers map[string]string `json:"headers"`
+		Headers map[string]string `json:"headers,omitempty"`
 	} `json:"request"`
 	Response struct {
 		Status  int               `json:"status"`

@@ -24,6 +24,7 @@ type Replay struct {
 	aliases   map[string]string
 	requests  []string
 	unknown   []string
+	questions []string // statements among the unknown
 }
 
 // Serve starts a server that replays the exchanges of recordings, the first match
@@ -34,10 +35,16 @@ func Serve(tb testing.TB, recordings ...Recording) *Replay {
 	for _, recording := range recordings {
 		r.exchanges = append(r.exchanges, recording.Exchanges...)
 	}
-	server := httptest.NewServer(r)
-	tb.Cleanup(server.Close)
-	r.URL = server.URL
+	r.URL = Handle(tb, r.ServeHTTP)
 	return r
+}
+
+// Handle starts a server for one handler until the test ends, and returns its URL.
+func Handle(tb testing.TB, handler http.HandlerFunc) string {
+	tb.Helper()
+	server := httptest.NewServer(handler)
+	tb.Cleanup(server.Close)
+	return server.URL
 }
 
 // MustLoad is Load for tests.
@@ -82,6 +89,13 @@ func (r *Replay) Unknown() []string {
 	return append([]string(nil), r.unknown...)
 }
 
+// UnknownStatements returns the statements that no recording answers.
+func (r *Replay) UnknownStatements() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]string(nil), r.questions...)
+}
+
 // ServeHTTP answers one request.
 func (r *Replay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	query := make(map[string]string)
@@ -99,6 +113,9 @@ func (r *Replay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	answer, ok := r.find(req, query)
 	if !ok {
+		if query["q"] != "" {
+			r.questions = append(r.questions, query["q"])
+		}
 		r.unknown = append(r.unknown, fmt.Sprintf("%s %s %q authorization %q", req.Method, req.URL.Path, query, req.Header.Get("Authorization")))
 	}
 	r.mu.Unlock()
