@@ -1,0 +1,552 @@
+package collector_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-kit/log"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"go.uber.org/goleak"
+
+	"memdump_exporter/collector"
+	"memdump_exporter/influx"
+	"memdump_exporter/influx/influxtest"
+)
+
+var (
+	update = flag.Bool("update", false, "rewrite the golden expositions")
+	record = flag.Bool("record", false, "record, from a real InfluxDB, the answers to questions that testdata lacks")
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	goleak.VerifyTestMain(m)
+}
+
+// recordedNow is the time at which the recordings are asked about.
+var recordedNow = time.Unix(0, 1762857000000000000)
+
+func newCollector(t *testing.T, db collector.Database) *collector.Collector {
+	t.Helper()
+	c, err := collector.New(collector.Config{
+		Database:             db,
+		DumpsMeasurement:     "mem_dumps",
+		TelemetryMeasurement: "vm_info",
+		TelemetryLookback:    24 * time.Hour,
+		Logger:               log.NewNopLogger(),
+		Now:                  func() time.Time { return recordedNow },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func newClient(t *testing.T, url, database string) *influx.Client {
+	t.Helper()
+	transport := influx.NewTransport()
+	t.Cleanup(transport.CloseIdleConnections)
+	client, err := influx.New(influx.Config{URL: url, Database: database, Transport: transport})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
+}
+
+// scrape gathers once, through a registry that holds Describe against Collect.
+func scrape(t *testing.T, c *collector.Collector) []*dto.MetricFamily {
+	t.Helper()
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(c.Bind(context.Background()))
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return families
+}
+
+// exposition is the text of a scrape without what differs from run to run
+// (durations, versions) and without failures that did not happen.
+func exposition(t *testing.T, families []*dto.MetricFamily) []byte {
+	t.Helper()
+	var text bytes.Buffer
+	for _, family := range families {
+		if slices.Contains([]string{"memdump_query_duration_seconds", "memdump_influxdb_info"}, family.GetName()) {
+			continue
+		}
+		family.Metric = slices.DeleteFunc(family.Metric, func(m *dto.Metric) bool { return m.Counter != nil && m.Counter.GetValue() == 0 })
+		if len(family.Metric) == 0 {
+			continue
+		}
+		if _, err := expfmt.MetricFamilyToText(&text, family); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return text.Bytes()
+}
+
+func compareGolden(t *testing.T, file string, got []byte) {
+	t.Helper()
+	file = filepath.Join("testdata", file)
+	if *update {
+		if err := os.WriteFile(file, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatalf("%v (go test ./collector -update makes it)", err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("%s differs (after reading the difference: go test ./collector -update)\n got:\n%s\nwant:\n%s", file, got, want)
+	}
+}
+
+// recordedDatabases are the databases of the recorded scenarios.
+var recordedDatabases = map[string]string{
+	"traps": "traps", "edges": "edges", "one-point": "one", "empty-database": "empty", "no-database": "nodb",
+}
+
+// TestScrape_recordings replays each situation from each server: one golden for
+// all four, as four servers know one truth.
+func TestScrape_recordings(t *testing.T) {
+	for scenario := range recordedDatabases {
+		for _, server := range influxtest.Servers() {
+			t.Run(scenario+"/"+server, func(t *testing.T) {
+				replay := influxtest.Serve(t, influxtest.MustLoad(t, server, scenario), influxtest.MustLoad(t, server, "identity"))
+				replay.Also(questions(t, scenario)...)
+				c := newCollector(t, newClient(t, replay.URL, databaseOf(t, server, scenario)))
+				families := scrape(t, c)
+				if unknown := replay.Unknown(); len(unknown) > 0 {
+					t.Fatalf("no recording answers %q\n(go test ./collector -record records the answers of a real InfluxDB)", unknown)
+				}
+				compareGolden(t, scenario+".metrics", exposition(t, families))
+			})
+		}
+	}
+}
+
+func databaseOf(t *testing.T, server, scenario string) string {
+	t.Helper()
+	for _, e := range influxtest.MustLoad(t, server, scenario).Exchanges {
+		if db := e.Request.Query["db"]; db != "" {
+			return db
+		}
+	}
+	t.Fatalf("%s of %s names no database", scenario, server)
+	return ""
+}
+
+// TestScrape_truth holds the gauges against what the writer of the recording knew.
+func TestScrape_truth(t *testing.T) {
+	for _, server := range influxtest.Servers() {
+		t.Run(server, func(t *testing.T) {
+			recording := influxtest.MustLoad(t, server, "traps")
+			replay := influxtest.Serve(t, recording, influxtest.MustLoad(t, server, "identity"))
+			// The telemetry was recorded in an older form of the question, which gives
+			// each VM the range's start as its time.
+			replay.Alias(
+				`SELECT * FROM "vm_info" WHERE "VMID" != '' AND time >= 1762770600000000000 AND time < 1762857000000000001 GROUP BY "VMID" ORDER BY time DESC LIMIT 1`,
+				`SELECT LAST(*) FROM "vm_info" WHERE "VMID" != '' AND time >= 1762770600000000000 AND time <= 1762857000000000000 GROUP BY "VMID"`)
+			got := gauges(scrape(t, newCollector(t, newClient(t, replay.URL, "traps"))))
+			truth := recording.Truth
+			for name, want := range map[string]float64{
+				"memdump_up":                          1,
+				"memdump_dumps":                       float64(*truth.Dumps),
+				"memdump_dumped_vms":                  float64(*truth.DumpedVMs),
+				"memdump_dumps_compressed_bytes":      float64(*truth.CompressedBytes),
+				"memdump_dump_duration_mean_seconds":  *truth.DurationMean,
+				"memdump_last_dump_timestamp_seconds": float64(*truth.LastDumpNs / 1e9),
+				"memdump_monitored_vms":               float64(*truth.MonitoredVMs),
+			} {
+				if value, ok := got[name]; !ok || value != want {
+					t.Errorf("%s is %v (there: %v), written %v", name, value, ok, want)
+				}
+			}
+		})
+	}
+}
+
+// gauges are the values of the families that have one series without labels.
+func gauges(families []*dto.MetricFamily) map[string]float64 {
+	values := make(map[string]float64)
+	for _, family := range families {
+		if m := family.Metric; len(m) == 1 && len(m[0].Label) == 0 && m[0].Gauge != nil {
+			values[family.GetName()] = m[0].Gauge.GetValue()
+		}
+	}
+	return values
+}
+
+// questions are the answers recorded by -record: to questions that the recordings
+// of the four servers lack, such as that of a new row. They come from the one real
+// server that can be run here.
+func questions(t *testing.T, scenario string) []influxtest.Exchange {
+	t.Helper()
+	file := filepath.Join("testdata", "recorded", scenario+".json")
+	if *record {
+		recordQuestions(t, scenario, file)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var recording influxtest.Recording
+	if err := json.Unmarshal(text, &recording); err != nil {
+		t.Fatal(err)
+	}
+	return recording.Exchanges
+}
+
+var recorded sync.Map // scenario → struct{}: recorded once a run
+
+func recordQuestions(t *testing.T, scenario, file string) {
+	t.Helper()
+	if _, done := recorded.LoadOrStore(scenario, struct{}{}); done {
+		return
+	}
+	const server = "influxdb-1.7.11"
+	official := influxtest.MustLoad(t, server, scenario)
+	replay := influxtest.Serve(t, official, influxtest.MustLoad(t, server, "identity"))
+	database := databaseOf(t, server, scenario)
+
+	own := influxtest.Recording{Server: server, Scenario: scenario,
+		About: "Answers to questions that the recordings lack, recorded by go test ./collector -record"}
+	real := startInfluxDB(t)
+	if scenario != "no-database" {
+		if err := real.Exec(t.Context(), "CREATE DATABASE "+influx.Ident(database)); err != nil {
+			t.Fatal(err)
+		}
+		if err := real.Write(t.Context(), database, official.Written); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// An answer may lead to a further question, so it is asked until all are known.
+	for known := 0; ; {
+		scrape(t, newCollector(t, newClient(t, replay.URL, database)))
+		asked := replay.UnknownStatements()
+		if len(asked) == known {
+			break
+		}
+		for _, statement := range asked[known:] {
+			e := recordQuestion(t, real.URL, database, statement)
+			own.Exchanges = append(own.Exchanges, e)
+			replay.Also(e)
+		}
+		known = len(asked)
+	}
+	slices.SortFunc(own.Exchanges, func(a, b influxtest.Exchange) int {
+		return strings.Compare(a.Request.Query["q"], b.Request.Query["q"])
+	})
+	text, err := json.MarshalIndent(own, "", " ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, append(text, '\n'), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func recordQuestion(t *testing.T, server, database, statement string) (e influxtest.Exchange) {
+	t.Helper()
+	e.Label, e.Request.Method, e.Request.Path = "question", http.MethodGet, "/query"
+	e.Request.Query = map[string]string{"db": database, "epoch": "ns", "q": statement}
+	values := url.Values{}
+	for name, value := range e.Request.Query {
+		values.Set(name, value)
+	}
+	resp, err := http.Get(server + "/query?" + values.Encode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Response.Status, e.Response.Body = resp.StatusCode, string(body)
+	e.Response.Headers = map[string]string{"Content-Type": resp.Header.Get("Content-Type")}
+	return e
+}
+
+func startInfluxDB(t *testing.T) *influxtest.Server {
+	t.Helper()
+	influxd, err := influxtest.Influxd(t.Context(), os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := influxtest.Start(t.Context(), influxd, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Stop() })
+	return server
+}
+
+// TestGoldens_lint holds every golden against the naming rules of Prometheus.
+func TestGoldens_lint(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.metrics")
+	if err != nil || len(files) < len(recordedDatabases) {
+		t.Fatalf("%d goldens, %v", len(files), err)
+	}
+	for _, file := range files {
+		f, err := os.Open(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		problems, err := promlint.New(f).Lint()
+		f.Close()
+		if err != nil || len(problems) > 0 {
+			t.Errorf("%s: %v, %v", file, problems, err)
+		}
+	}
+}
+
+// fake answers questions as told; a question that it is not told of succeeds with
+// one row of plausible values, as from a server.
+type fake struct {
+	answer func(ctx context.Context, statement string) (handled bool, err error)
+	server influx.Server
+	client *influx.Client
+}
+
+func (f fake) Identify(context.Context) (influx.Server, error) { return f.server, nil }
+
+func (f fake) Query(ctx context.Context, q influx.Question, row func(influx.Row) error) error {
+	if handled, err := f.answer(ctx, q.Statement); handled {
+		return err
+	}
+	return f.client.Query(ctx, q, row)
+}
+
+func newFake(t *testing.T, answer func(ctx context.Context, statement string) (bool, error)) fake {
+	t.Helper()
+	replay := influxtest.Serve(t, influxtest.MustLoad(t, "influxdb-1.7.11", "traps"), influxtest.MustLoad(t, "influxdb-1.7.11", "identity"))
+	replay.Also(questions(t, "traps")...)
+	return fake{answer: answer, client: newClient(t, replay.URL, "traps"), server: influx.Server{Major: 1, Version: "1.8.10"}}
+}
+
+// TestScrape_oneFails: whatever the failure of one query, its gauge alone is gone,
+// and is counted by its reason.
+func TestScrape_oneFails(t *testing.T) {
+	for reason, failure := range map[string]func(){
+		"file_limit": nil, "unreachable": nil, "timeout": nil, "internal": func() { panic("own defect") },
+	} {
+		t.Run(reason, func(t *testing.T) {
+			db := newFake(t, func(_ context.Context, statement string) (bool, error) {
+				if !strings.Contains(statement, "SUM(\"gzip") {
+					return false, nil
+				}
+				if failure != nil {
+					failure()
+				}
+				return true, &influx.Error{Kind: influx.Kind(reason)}
+			})
+			got := exposition(t, scrape(t, newCollector(t, db)))
+			want, err := os.ReadFile("testdata/traps.metrics")
+			if err != nil {
+				t.Fatal(err)
+			}
+			expected := remove(string(want), "memdump_dumps_compressed_bytes")
+			expected = strings.Replace(expected, `memdump_query_success{query="compressed_bytes"} 1`, `memdump_query_success{query="compressed_bytes"} 0`, 1)
+			expected = strings.Replace(expected, "\nmemdump_up 1", "\nmemdump_up 0", 1)
+			counter := fmt.Sprintf("# HELP memdump_query_errors_total Failures of the query since the exporter started, by reason.\n"+
+				"# TYPE memdump_query_errors_total counter\nmemdump_query_errors_total{query=\"compressed_bytes\",reason=%q} 1\n", reason)
+			expected = strings.Replace(expected, "# HELP memdump_query_success", counter+"# HELP memdump_query_success", 1)
+			if string(got) != expected {
+				t.Errorf("got:\n%s\nwant:\n%s", got, expected)
+			}
+		})
+	}
+}
+
+// remove takes a family out of an exposition.
+func remove(text, name string) string {
+	var kept strings.Builder
+	for _, line := range strings.SplitAfter(text, "\n") {
+		if !strings.Contains(line, name+" ") {
+			kept.WriteString(line)
+		}
+	}
+	return kept.String()
+}
+
+// TestScrape_empty: an answer without rows is believed only of a measurement that
+// exists and has the field, which is asked for once a measurement.
+func TestScrape_empty(t *testing.T) {
+	tests := map[string]struct {
+		fields string // answer to SHOW FIELD KEYS
+		want   map[string]float64
+		reason string
+	}{
+		"no measurement": {fields: `{"results":[{"statement_id":0}]}`, reason: "measurement_missing"},
+		"no field":       {fields: fieldKeys("other"), reason: "field_missing", want: map[string]float64{"memdump_monitored_vms": 0}},
+		"no rows": {fields: fieldKeys("sha256", "gzip_size_bytes", "duration_sec"), want: map[string]float64{
+			"memdump_dumps": 0, "memdump_dumped_vms": 0, "memdump_dumps_compressed_bytes": 0, "memdump_monitored_vms": 0,
+		}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			var mu sync.Mutex
+			proofs := 0
+			server := newServer(t, func(statement string) string {
+				if strings.HasPrefix(statement, "SHOW FIELD KEYS") {
+					mu.Lock()
+					defer mu.Unlock()
+					proofs++
+					return tt.fields
+				}
+				return `{"results":[{"statement_id":0}]}`
+			})
+			c := newCollector(t, newClient(t, server, "db"))
+			got := gauges(scrape(t, c))
+			up := got["memdump_up"]
+			delete(got, "memdump_up")
+			if fmt.Sprint(got) != fmt.Sprint(tt.want) && len(got)+len(tt.want) > 0 {
+				t.Errorf("got %v, want %v", got, tt.want)
+			}
+			if wantUp := map[bool]float64{true: 1, false: 0}[tt.reason == ""]; up != wantUp {
+				t.Errorf("memdump_up is %v", up)
+			}
+			if proofs != 2 {
+				t.Errorf("fields were asked for %d times, want once a measurement", proofs)
+			}
+			for _, status := range c.Statuses() {
+				if status.Err != nil && !strings.HasPrefix(status.Err.Error(), tt.reason) {
+					t.Errorf("%s: %v, want %s", status.Query, status.Err, tt.reason)
+				}
+			}
+		})
+	}
+}
+
+func fieldKeys(names ...string) string {
+	rows := make([]string, 0, len(names))
+	for _, name := range names {
+		rows = append(rows, fmt.Sprintf("[%q,\"float\"]", name))
+	}
+	return `{"results":[{"statement_id":0,"series":[{"name":"m","columns":["fieldKey","fieldType"],"values":[` + strings.Join(rows, ",") + `]}]}]}`
+}
+
+// TestScrape_untrue: numbers that can't be true are left out.
+func TestScrape_untrue(t *testing.T) {
+	for name, tt := range map[string]struct{ part, columns, values string }{
+		"sum that wrapped":      {`SUM("gzip`, `["time","value"]`, `[0,-5]`},
+		"sum beyond 64 bits":    {`SUM("gzip`, `["time","value"]`, `[0,18446744073709551616]`},
+		"sum that is no number": {`SUM("gzip`, `["time","value"]`, `[0,"1"]`},
+		"sum that is null":      {`SUM("gzip`, `["time","value"]`, `[0,null]`},
+		"count that is a float": {`COUNT("sha256")`, `["time","value"]`, `[0,1.5]`},
+		"no such column":        {`COUNT("sha256")`, `["time","count"]`, `[0,1]`},
+		"mean that is infinite": {`SUM("duration`, `["time","sum","count"]`, `[0,1e309,4]`},
+		"mean without a count":  {`SUM("duration`, `["time","sum","count"]`, `[0,1,null]`},
+		"time that is no time":  {`ORDER BY time DESC LIMIT 1`, `["time","value"]`, `["2025-11-11T10:30:00Z","x"]`},
+		"series without a tag":  {`GROUP BY "vmid"`, `["time","value"]`, `[0,"x"]`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := newServer(t, func(statement string) string {
+				if !strings.Contains(statement, tt.part) {
+					return `{"results":[{"error":"undefined function"}]}`
+				}
+				return `{"results":[{"statement_id":0,"series":[{"name":"m","columns":` + tt.columns + `,"values":[` + tt.values + `]}]}]}`
+			})
+			if got := gauges(scrape(t, newCollector(t, newClient(t, server, "db")))); len(got) != 1 || got["memdump_up"] != 0 {
+				t.Errorf("got %v, want nothing but memdump_up 0", got)
+			}
+		})
+	}
+}
+
+// newServer answers /query by statement and has no /ping.
+func newServer(t *testing.T, answer func(statement string) string) string {
+	t.Helper()
+	return influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/query" {
+			http.NotFound(w, r)
+			return
+		}
+		_, _ = io.WriteString(w, answer(r.URL.Query().Get("q")))
+	})
+}
+
+// TestCollect_sideBySide: the questions of a scrape wait for each other's beginning,
+// so a scrape costs the slowest, not the sum.
+func TestCollect_sideBySide(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		c, err := collector.New(collector.Config{
+			Database: fake{answer: func(ctx context.Context, statement string) (bool, error) {
+				select {
+				case <-time.After(3 * time.Second):
+				case <-ctx.Done():
+				}
+				return true, &influx.Error{Kind: influx.ErrServer}
+			}},
+			DumpsMeasurement: "d", TelemetryMeasurement: "t", TelemetryLookback: time.Hour,
+			Logger: log.NewNopLogger(), Now: time.Now,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		families := scrape(t, c)
+		if took := time.Since(begin); took != 3*time.Second {
+			t.Errorf("six questions of 3 s took %v", took)
+		}
+		for _, family := range families {
+			if family.GetName() == "memdump_query_duration_seconds" {
+				for _, m := range family.Metric {
+					if m.Gauge.GetValue() != 3 {
+						t.Errorf("%v", m)
+					}
+				}
+			}
+		}
+	})
+}
+
+func TestNew_refuses(t *testing.T) {
+	for _, c := range []collector.Config{
+		{TelemetryMeasurement: "t", TelemetryLookback: 1},
+		{DumpsMeasurement: "d", TelemetryLookback: 1},
+		{DumpsMeasurement: "d", TelemetryMeasurement: "t"},
+	} {
+		if _, err := collector.New(c); err == nil {
+			t.Errorf("%+v was accepted", c)
+		}
+	}
+}
+
+// TestCollect_canceled: a scrape that is given up counts as given up.
+func TestCollect_canceled(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	server := newServer(t, func(string) string { return `{}` })
+	c := newCollector(t, newClient(t, server, "db"))
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(c.Bind(ctx))
+	if _, err := registry.Gather(); err != nil {
+		t.Fatal(err)
+	}
+	for _, status := range c.Statuses() {
+		if !errors.Is(status.Err, influx.ErrCanceled) {
+			t.Errorf("%s: %v, want canceled", status.Query, status.Err)
+		}
+	}
+}

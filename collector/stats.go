@@ -1,0 +1,204 @@
+package collector
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+
+	"memdump_exporter/collector/ranges"
+	"memdump_exporter/influx"
+)
+
+// A row is one gauge: everything about it stands here. P is its partial answer.
+type row[P partial[P]] struct {
+	query string // value of the label {query}
+	name  string // name of the gauge
+	help  string
+	// text is the question, complete but for the measurement and the range of time.
+	text statement
+	// fields must exist in the measurement before an empty answer is believed; none
+	// means that any field will do.
+	fields []string
+	// maxBytes bounds an answer; 0 means the client's default.
+	maxBytes int64
+	// read adds one row of an answer to a partial.
+	read func(P, influx.Row) (P, error)
+	// value is the gauge's value over a range; false when there is none to give.
+	value func(P, ranges.Range) (float64, bool)
+}
+
+// stats is the table of all gauges read from InfluxDB: Describe, Collect, the tests
+// and the README's check range over it. To add a gauge, add a row and a recording.
+//
+// Where a gauge says what emptiness means, it is that of a measurement that exists:
+// without it there is no sample at all.
+var stats = []stat{
+	row[total]{
+		query:  "dumps",
+		name:   "memdump_dumps",
+		help:   "Memory dumps on record: points with a sha256, of all time. 0 when there is none.",
+		text:   statement{sel: `COUNT("sha256") AS "value"`, from: dumps},
+		fields: []string{"sha256"},
+		read:   addTotal,
+		value:  whole,
+	},
+	row[members]{
+		query:    "dumped_vms",
+		name:     "memdump_dumped_vms",
+		help:     "VMs with a memory dump on record: distinct vmid among the dumps, of all time; dumps without a vmid count for none. 0 when there is none.",
+		text:     statement{sel: `LAST("sha256") AS "value"`, from: dumps, where: `"vmid" != ''`, tail: `GROUP BY "vmid"`},
+		fields:   []string{"sha256"},
+		maxBytes: maxSetBytes,
+		read:     addMember("vmid"),
+		value:    distinct,
+	},
+	row[total]{
+		query:  "compressed_bytes",
+		name:   "memdump_dumps_compressed_bytes",
+		help:   "Size of the memory dumps on record after compression (gzip_size_bytes), of all time, in bytes. Exact up to 2^53 (8 PiB), beyond that the nearest float64. 0 when there is none.",
+		text:   statement{sel: `SUM("gzip_size_bytes") AS "value"`, from: dumps},
+		fields: []string{"gzip_size_bytes"},
+		read:   addTotal,
+		value:  whole,
+	},
+	row[mean]{
+		query:  "duration_mean",
+		name:   "memdump_dump_duration_mean_seconds",
+		help:   "Mean time that a memory dump on record took (duration_sec), of all time, in seconds. Absent when there is none.",
+		text:   statement{sel: `SUM("duration_sec") AS "sum", COUNT("duration_sec") AS "count"`, from: dumps},
+		fields: []string{"duration_sec"},
+		read:   addMean,
+		value: func(m mean, _ ranges.Range) (float64, bool) {
+			return m.sum / float64(m.count), m.count > 0
+		},
+	},
+	row[newest]{
+		query:  "last_dump",
+		name:   "memdump_last_dump_timestamp_seconds",
+		help:   "Time of the newest memory dump on record (its start), in seconds since 1970. Absent when there is none.",
+		text:   statement{sel: `"sha256" AS "value"`, from: dumps, tail: `ORDER BY time DESC LIMIT 1`},
+		fields: []string{"sha256"},
+		read:   addNewest,
+		value:  func(n newest, _ ranges.Range) (float64, bool) { return seconds(n.ns), n.known },
+	},
+	row[members]{
+		query:    "monitored_vms",
+		name:     "memdump_monitored_vms",
+		help:     "VMs with telemetry in the look-back (--telemetry.lookback, by default the last 24 hours): distinct VMID, by any field. 0 when there is none.",
+		text:     statement{sel: `*`, from: telemetry, where: `"VMID" != ''`, tail: `GROUP BY "VMID" ORDER BY time DESC LIMIT 1`},
+		maxBytes: maxSetBytes,
+		read:     addMember("VMID"),
+		value:    distinct,
+	},
+}
+
+// maxSetBytes bounds an answer of a row for each VM: some ten thousand VMs with
+// a dozen fields. Such an answer is read row by row and not held.
+const maxSetBytes = 16 << 20
+
+// source is one of the two measurements that are read.
+type source int
+
+const (
+	dumps     source = iota // one point a memory dump; of interest for all time
+	telemetry               // one point every few seconds for each VM; of interest within the look-back
+)
+
+// statement is an InfluxQL SELECT whose parts are constants.
+type statement struct {
+	sel   string
+	from  source
+	where string
+	tail  string
+}
+
+// over returns the text for a measurement and a range of time. The times are
+// nanoseconds since 1970 as integers, half-open as the range is.
+func (s statement) over(measurement string, r ranges.Range) string {
+	var conditions []string
+	if s.where != "" {
+		conditions = append(conditions, s.where)
+	}
+	if r.From != ranges.All.From {
+		conditions = append(conditions, "time >= "+strconv.FormatInt(r.From, 10))
+	}
+	if r.To != ranges.All.To {
+		conditions = append(conditions, "time < "+strconv.FormatInt(r.To, 10))
+	}
+	text := "SELECT " + s.sel + " FROM " + influx.Ident(measurement)
+	if len(conditions) > 0 {
+		text += " WHERE " + strings.Join(conditions, " AND ")
+	}
+	if s.tail != "" {
+		text += " " + s.tail
+	}
+	return text
+}
+
+// addTotal adds the integer in "value". A negative one is an overflow that the
+// server did not notice: InfluxDB's sums wrap silently.
+func addTotal(t total, row influx.Row) (total, error) {
+	n, err := row.Int64("value")
+	if err != nil {
+		return 0, err
+	}
+	if n < 0 {
+		return 0, fmt.Errorf("%w: the server says %d", errOutOfRange, n)
+	}
+	return t.merge(total(n))
+}
+
+func addMean(m mean, row influx.Row) (mean, error) {
+	count, err := row.Int64("count")
+	if err != nil || count == 0 { // of nothing, a sum is null or 0, as the server likes
+		return m, err
+	}
+	sum, err := row.Float64("sum")
+	if err != nil {
+		return m, err
+	}
+	return m.merge(mean{sum, count})
+}
+
+func addNewest(n newest, row influx.Row) (newest, error) {
+	ns, err := row.Time()
+	if err != nil {
+		return n, err
+	}
+	return n.merge(newest{ns, true})
+}
+
+// addMember adds the value of a tag that the question groups by, with its time.
+func addMember(tag string) func(members, influx.Row) (members, error) {
+	return func(m members, row influx.Row) (members, error) {
+		ns, err := row.Time()
+		if err != nil {
+			return nil, err
+		}
+		value, ok := row.Tags[tag]
+		if !ok || value == "" {
+			return nil, fmt.Errorf("%w: a series without the tag %q", influx.ErrMalformed, tag)
+		}
+		if m == nil {
+			m = make(members)
+		}
+		m.add(value, ns)
+		return m, nil
+	}
+}
+
+// seconds is the nearest float64 of a time in nanoseconds.
+func seconds(ns int64) float64 { return float64(ns/1e9) + float64(ns%1e9)/1e9 }
+
+func whole(t total, _ ranges.Range) (float64, bool) { return float64(t), true }
+
+func distinct(m members, r ranges.Range) (float64, bool) { return float64(m.within(r)), true }
+
+// finite refuses what a gauge can't truly hold.
+func finite(value float64) error {
+	if math.IsInf(value, 0) || math.IsNaN(value) {
+		return fmt.Errorf("%w: the value is %v", errOutOfRange, value)
+	}
+	return nil
+}
