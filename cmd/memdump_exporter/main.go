@@ -1,0 +1,49 @@
+// Command memdump_exporter is a Prometheus exporter that asks InfluxDB, on each
+// scrape, whether the memory of virtual machines is still being dumped.
+//
+// This package is the only place that knows flags, the environment, signals and the
+// HTTP server; it must not know what is asked.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/go-kit/log/level"
+	"github.com/prometheus/common/version"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// A second signal ends the process at once.
+	context.AfterFunc(ctx, stop)
+	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, name+":", err)
+		os.Exit(1)
+	}
+}
+
+// run is the program: it parses the arguments and serves until the context ends.
+// The environment is read only through the flags that name a variable.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	o, done, err := parse(args, stdout, stderr)
+	if done || err != nil {
+		return err
+	}
+	base, logger := newLoggers(o, stderr)
+	handler, err := newHandler(o, base, logger)
+	if err != nil {
+		return err
+	}
+	_ = level.Info(logger).Log("msg", "starting", "version", version.Info(), "build", version.BuildContext())
+	if err := serve(ctx, o, handler, base); err != nil {
+		return err
+	}
+	_ = level.Info(logger).Log("msg", "stopped")
+	return nil
+}
