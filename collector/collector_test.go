@@ -492,7 +492,7 @@ func TestCollect_sideBySide(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
 		c, err := collector.New(collector.Config{
-			Database: fake{answer: func(ctx context.Context, statement string) (bool, error) {
+			Database: fake{answer: func(ctx context.Context, _ string) (bool, error) {
 				select {
 				case <-time.After(3 * time.Second):
 				case <-ctx.Done():

@@ -103,8 +103,8 @@ func (b *bounded) Read(p []byte) (int, error) {
 // 2.x and 3.x share, and calls row for each row as it is read. Rows already
 // passed on count for nothing when an error is returned.
 // https://docs.influxdata.com/influxdb/v1/tools/api/#query-http-endpoint
-func decodeAnswer(r io.Reader, status int, row func(Row) error) error {
-	d := &answerDecoder{json: json.NewDecoder(r), status: status, row: row}
+func decodeAnswer(r io.Reader, status int, secret string, row func(Row) error) error {
+	d := &answerDecoder{json: json.NewDecoder(r), status: status, secret: secret, row: row}
 	d.json.UseNumber()
 	if err := d.document(); err != nil {
 		if callback := (*callbackError)(nil); errors.As(err, &callback) {
@@ -121,6 +121,7 @@ type callbackError struct{ error }
 type answerDecoder struct {
 	json   *json.Decoder
 	status int
+	secret string
 	row    func(Row) error
 }
 
@@ -149,7 +150,7 @@ func (d *answerDecoder) document() error {
 		return err
 	}
 	if refusal != "" {
-		return serverError(d.status, refusal)
+		return serverError(d.status, refusal, d.secret)
 	}
 	if results != 1 {
 		return malformed("%d results for one statement", results)
@@ -176,7 +177,7 @@ func (d *answerDecoder) result() error {
 	case err != nil:
 		return err
 	case refusal != "":
-		return serverError(d.status, refusal)
+		return serverError(d.status, refusal, d.secret)
 	case partial:
 		return &Error{Kind: ErrTruncated, Err: errors.New("the server marks its answer as partial")}
 	}

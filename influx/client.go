@@ -49,6 +49,15 @@ type Config struct {
 	Transport http.RoundTripper
 }
 
+// ConfigError says which field of Config is wrong. It never holds the field's value,
+// which may hold a secret.
+type ConfigError struct {
+	Setting string // the name of the field
+	Problem string
+}
+
+func (e *ConfigError) Error() string { return "influx: " + e.Setting + " " + e.Problem }
+
 // Client asks one database. It is safe for concurrent use, and made once so that
 // connections are kept alive.
 type Client struct {
@@ -62,22 +71,23 @@ type Client struct {
 	probing chan struct{}          // holds one token: one probe at a time
 }
 
-// New checks the configuration and returns a client.
+// New checks the configuration and returns a client. The error is a *ConfigError.
 func New(c Config) (*Client, error) {
 	base, err := url.Parse(c.URL)
+	wrong := func(setting, problem string) (*Client, error) { return nil, &ConfigError{setting, problem} }
 	switch {
 	case err != nil:
-		return nil, errors.New("the URL of InfluxDB can't be parsed: expected a form such as http://127.0.0.1:8181")
+		return wrong("URL", "can't be parsed: expected a form such as http://127.0.0.1:8181")
 	case base.Scheme != "http" && base.Scheme != "https", base.Host == "":
-		return nil, errors.New("the URL of InfluxDB must begin with http:// or https:// and name a host, such as http://127.0.0.1:8181")
+		return wrong("URL", "must begin with http:// or https:// and name a host, such as http://127.0.0.1:8181")
 	case base.User != nil:
-		return nil, errors.New("the URL of InfluxDB must hold no user or password: set a token instead")
+		return wrong("URL", "must hold no user or password: set a token instead")
 	case base.RawQuery != "", base.Fragment != "", base.ForceQuery:
-		return nil, errors.New("the URL of InfluxDB must hold no query and no fragment: the database has its own setting")
+		return wrong("URL", "must hold no query and no fragment: the database has its own setting")
 	case c.Database == "":
-		return nil, errors.New("the name of the database is empty")
+		return wrong("Database", "is empty: expected a name such as vmstats")
 	case c.Transport == nil:
-		return nil, errors.New("no transport")
+		return wrong("Transport", "is nil")
 	}
 	return &Client{
 		base:      base,
@@ -129,17 +139,18 @@ func (c *Client) Query(ctx context.Context, q Question, row func(Row) error) err
 		limit = DefaultMaxBytes
 	}
 	values := url.Values{"db": {c.database}, "epoch": {"ns"}, "q": {q.Statement}}
-	return c.get(ctx, "query", values, func(resp *http.Response) error {
+	return c.get(ctx, "query", values, func(resp *http.Response, secret string) error {
 		if resp.StatusCode != http.StatusOK {
-			return refusal(resp)
+			return refusal(resp, secret)
 		}
-		return decodeAnswer(&bounded{r: resp.Body, left: limit}, resp.StatusCode, row)
+		return decodeAnswer(&bounded{r: resp.Body, left: limit}, resp.StatusCode, secret, row)
 	})
 }
 
 // get makes one GET below the base URL and hands the response to read, which need
-// not close it. What it learns of the server's identity it keeps.
-func (c *Client) get(ctx context.Context, path string, query url.Values, read func(*http.Response) error) error {
+// not close it, with the secret that was sent, which must not come back in an error.
+// What it learns of the server's identity it keeps.
+func (c *Client) get(ctx context.Context, path string, query url.Values, read func(resp *http.Response, secret string) error) error {
 	target := c.base.JoinPath(path)
 	target.RawQuery = query.Encode()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
@@ -150,7 +161,8 @@ func (c *Client) get(ctx context.Context, path string, query url.Values, read fu
 	// compressed all the same is refused below.
 	req.Header.Set("Accept-Encoding", "identity")
 	req.Header.Set("User-Agent", c.userAgent)
-	if err := c.authorize(req); err != nil {
+	secret, err := c.authorize(req)
+	if err != nil {
 		return err
 	}
 	resp, err := c.http.Do(req)
@@ -163,7 +175,7 @@ func (c *Client) get(ctx context.Context, path string, query url.Values, read fu
 	if encoding := resp.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
 		return &Error{Kind: ErrMalformed, Status: resp.StatusCode, Err: fmt.Errorf("the answer is compressed (%.20q) unasked", encoding)}
 	}
-	err = read(resp)
+	err = read(resp, secret)
 	if changed(err) {
 		c.forget()
 	}
@@ -172,10 +184,10 @@ func (c *Client) get(ctx context.Context, path string, query url.Values, read fu
 
 // refusal reads the beginning of an answer that is not 200, in any of the forms
 // that the servers use: {"error":…}, {"code":…,"message":…}, bare text, nothing.
-func refusal(resp *http.Response) error {
+func refusal(resp *http.Response, secret string) error {
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxRefusalBytes))
 	if err != nil && len(body) == 0 {
 		return readError(resp.StatusCode, err)
 	}
-	return serverError(resp.StatusCode, refusalText(body))
+	return serverError(resp.StatusCode, refusalText(body), secret)
 }

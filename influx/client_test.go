@@ -291,7 +291,11 @@ func TestQuery_callback(t *testing.T) {
 func TestErrors_keepSecrets(t *testing.T) {
 	echo := func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusTeapot)
-		_, _ = io.WriteString(w, "forged line\nlevel=info\x1b[31m"+strings.Repeat("long ", 1000))
+		_, _ = io.WriteString(w, r.Header.Get("Authorization")+"forged line\nlevel=info\x1b[31m"+strings.Repeat("long ", 1000))
+	}
+	inside := func(w http.ResponseWriter, r *http.Request) {
+		// So that the bound of the text would cut it in two.
+		_, _ = fmt.Fprintf(w, `{"results":[{"error":%q}]}`, strings.Repeat("x", 245)+r.Header.Get("Authorization"))
 	}
 	broken := func(w http.ResponseWriter, _ *http.Request) {
 		conn, _, _ := http.NewResponseController(w).Hijack()
@@ -299,13 +303,13 @@ func TestErrors_keepSecrets(t *testing.T) {
 	}
 	gone := httptest.NewServer(http.HandlerFunc(echo))
 	gone.Close()
-	for name, url := range map[string]string{"echo": influxtest.Handle(t, echo), "broken": influxtest.Handle(t, broken), "gone": gone.URL} {
+	for name, url := range map[string]string{"echo": influxtest.Handle(t, echo), "inside": influxtest.Handle(t, inside), "broken": influxtest.Handle(t, broken), "gone": gone.URL} {
 		_, err := ask(context.Background(), newClient(t, url, "db", token), 0)
 		if err == nil {
 			t.Fatalf("%s: no error", name)
 		}
 		text := err.Error()
-		for _, secret := range []string{token, "http://", "SELECT", "\n", "\x1b"} {
+		for _, secret := range []string{token[:4], "http://", "SELECT", "\n", "\x1b"} {
 			if strings.Contains(text, secret) {
 				t.Errorf("%s: %q holds %q", name, text, secret)
 			}

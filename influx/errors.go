@@ -145,11 +145,15 @@ func waitKind(err error, otherwise Kind) Kind {
 	return otherwise
 }
 
-// serverError turns what a server said into an error. It is the only place that
+// serverError turns what a server said into an error; a secret that it repeats is
+// left out. It is the only place that
 // reads a server's words; the words are those of recorded servers
 // (influxtest: no-database, refusals, auth, file-limit) and of the documents that
 // name limits (https://docs.influxdata.com/influxdb/v1/administration/config/).
-func serverError(status int, text string) error {
+func serverError(status int, text, secret string) error {
+	if secret != "" {
+		text = strings.ReplaceAll(text, secret, "<secret>")
+	}
 	return &Error{Kind: classify(status, strings.ToLower(text)), Status: status, Text: quote(text)}
 }
 

@@ -53,9 +53,9 @@ func (c *Client) Identify(ctx context.Context) (Server, error) {
 		return *known, nil
 	}
 	var server Server
-	err := c.get(ctx, "ping", nil, func(resp *http.Response) error {
+	err := c.get(ctx, "ping", nil, func(resp *http.Response, secret string) error {
 		if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusNoContent {
-			return refusal(resp)
+			return refusal(resp, secret)
 		}
 		body, err := io.ReadAll(io.LimitReader(resp.Body, maxRefusalBytes))
 		if err != nil {
@@ -133,17 +133,17 @@ func changed(err error) bool {
 
 // authorize sets the header that the server takes (influxtest: recording auth):
 // 2.x takes "Token" and refuses "Bearer"; 3.x takes both; 1.x takes
-// "Token user:password", or a JWT as "Bearer".
-func (c *Client) authorize(req *http.Request) error {
+// "Token user:password", or a JWT as "Bearer". It returns the secret that it sends.
+func (c *Client) authorize(req *http.Request) (secret string, err error) {
 	if c.token == nil {
-		return nil
+		return "", nil
 	}
 	token, err := c.token()
 	if err != nil {
-		return &Error{Kind: ErrCredentials, Err: err}
+		return "", &Error{Kind: ErrCredentials, Err: err}
 	}
 	if token == "" {
-		return nil
+		return "", nil
 	}
 	scheme := "Bearer "
 	if known := c.server.Load(); known != nil &&
@@ -151,7 +151,7 @@ func (c *Client) authorize(req *http.Request) error {
 		scheme = "Token "
 	}
 	req.Header.Set("Authorization", scheme+token)
-	return nil
+	return token, nil
 }
 
 // refusalText finds the server's words in an answer that is not 200.

@@ -73,8 +73,8 @@ func (d *demo) tell(dump string) {
 	if m, ok := truth.Mean(); ok {
 		mean = number(m)
 	}
-	if truth.HasLast {
-		last = number(float64(truth.LastDumpNs) / 1e9)
+	if l, ok := truth.Last(); ok {
+		last = number(l)
 	}
 	d.out.printf("%s  truth: dumps %d, dumped_vms %d, compressed_bytes %s, duration_mean %s, last_dump %s, monitored_vms %d",
 		clock(now), truth.Dumps, truth.DumpedVMs, number(float64(truth.CompressedBytes)), mean, last, truth.MonitoredVMs)

@@ -188,8 +188,20 @@ func figures(t *testing.T, base, database string) string {
 		len(query(`SELECT LAST(sha256) FROM mem_dumps WHERE vmid != '' GROUP BY vmid`)),
 		number(float(`SELECT SUM(gzip_size_bytes) FROM mem_dumps`, 1)),
 		number(float(`SELECT SUM(duration_sec) FROM mem_dumps`, 1)/float(`SELECT COUNT(duration_sec) FROM mem_dumps`, 1)),
-		number(float(`SELECT sha256 FROM mem_dumps ORDER BY time DESC LIMIT 1`, 0)/1e9),
+		seconds(t, query(`SELECT sha256 FROM mem_dumps ORDER BY time DESC LIMIT 1`)[0][0]),
 		len(query(`SELECT * FROM vm_info WHERE time > now() - 24h AND "VMID" != '' GROUP BY "VMID" ORDER BY time DESC LIMIT 1`)))
+}
+
+// seconds writes nanoseconds as /metrics does.
+func seconds(t *testing.T, ns any) string {
+	t.Helper()
+	digits := ns.(json.Number).String()
+	at := len(digits) - 9
+	f, err := strconv.ParseFloat(digits[:at]+"."+digits[at:], 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return number(f)
 }
 
 const truthLine = `truth: (.*monitored_vms \d+)`

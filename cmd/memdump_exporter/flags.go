@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
@@ -58,10 +59,10 @@ func newApplication(o *options) *kingpin.Application {
 		Default("/metrics").StringVar(&o.telemetryPath)
 	o.web = kingpinflag.AddFlags(app, ":10147")
 
-	app.Flag("log.level", "Least severe level to log.").
-		Default("info").EnumVar(&o.logLevel, "debug", "info", "warn", "error")
-	app.Flag("log.format", "Form of a log line.").
-		Default("logfmt").EnumVar(&o.logFormat, "logfmt", "json")
+	app.Flag("log.level", "Least severe level to log: debug, info, warn or error.").
+		Default("info").StringVar(&o.logLevel)
+	app.Flag("log.format", "Form of a log line: logfmt or json.").
+		Default("logfmt").StringVar(&o.logFormat)
 	return app
 }
 
@@ -93,6 +94,10 @@ func (o options) check() error {
 		return fmt.Errorf("--telemetry.lookback is %v: expected a time longer than 0, such as 24h", o.telemetryLookback)
 	case o.dumpsMeasurement == "":
 		return fmt.Errorf("--dumps.measurement is empty: expected the name of a measurement, such as mem_dumps")
+	case !slices.Contains([]string{"debug", "info", "warn", "error"}, o.logLevel):
+		return fmt.Errorf("--log.level is %q: expected debug, info, warn or error", o.logLevel)
+	case !slices.Contains([]string{"logfmt", "json"}, o.logFormat):
+		return fmt.Errorf("--log.format is %q: expected logfmt or json", o.logFormat)
 	case o.telemetryMeasurement == "":
 		return fmt.Errorf("--telemetry.measurement is empty: expected the name of a measurement, such as vm_info")
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -33,7 +34,7 @@ func newHandler(o options, base, logger log.Logger) (http.Handler, error) {
 		Transport: influx.NewTransport(),
 	})
 	if err != nil {
-		return nil, fmt.Errorf("the flags --influx.*: %w", err)
+		return nil, named(err)
 	}
 	metrics, err := collector.New(collector.Config{
 		Database:             client,
@@ -67,6 +68,16 @@ func newHandler(o options, base, logger log.Logger) (http.Handler, error) {
 		mux.Handle("GET /{$}", landingPage(o, metrics))
 	}
 	return mux, nil
+}
+
+// named says which flag a setting of the client comes from.
+func named(err error) error {
+	if wrong := (*influx.ConfigError)(nil); errors.As(err, &wrong) {
+		if flag, ok := map[string]string{"URL": "--influx.url (INFLUX_URL)", "Database": "--influx.db (INFLUX_DB)"}[wrong.Setting]; ok {
+			return errors.New(flag + " " + wrong.Problem)
+		}
+	}
+	return err
 }
 
 func answer(text string) http.HandlerFunc {

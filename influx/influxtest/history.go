@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"math/big"
 	"slices"
 	"strconv"
 	"strings"
@@ -229,6 +230,12 @@ func (t Truth) Mean() (float64, bool) {
 		return 0, false
 	}
 	return t.DurationSum / float64(t.DurationCount), true
+}
+
+// Last is the time of the newest dump in seconds, the nearest float64, and false without a dump.
+func (t Truth) Last() (float64, bool) {
+	seconds, _ := big.NewRat(t.LastDumpNs, 1e9).Float64()
+	return seconds, t.HasLast
 }
 
 // Truth counts all points afresh. Telemetry counts from nowNs-lookback to nowNs, both included; dumps always.

@@ -1,0 +1,63 @@
+# What a user calls; .ci/run calls the same. `make help` lists it.
+
+GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+STAMP    := github.com/prometheus/common/version
+LDFLAGS  := -X $(STAMP).Version=$(VERSION) -X $(STAMP).Revision=$(REVISION)
+
+# The race detector needs a C compiler.
+RACE := $(shell command -v "$$(go env CC)" >/dev/null 2>&1 && echo -race)
+
+.PHONY: all help build demo test check fmt vet lint imports vuln clean
+
+all: check test build ## everything that CI does
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+build: ## bin/memdump_exporter
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/memdump_exporter ./cmd/memdump_exporter
+
+demo: build ## the exporter on a real InfluxDB with believable data; with INFLUX_URL set, on that one
+	go build -o bin/memdump_demo ./cmd/memdump_demo
+	@exec bin/memdump_demo
+
+test: ## all tests: unit, recordings, goldens, a real InfluxDB (built once, a minute)
+	@$(if $(RACE),,echo 'race detector: not run, it needs a C compiler ($(shell go env CC))')
+	go test $(RACE) -shuffle=on -timeout 15m ./...
+
+check: fmt vet imports lint vuln ## everything that reads the code without running it
+
+fmt:
+	@unformatted="$$(gofmt -l cmd collector influx)"; \
+	[ -z "$$unformatted" ] || { echo "not formatted (gofmt -w mends it): $$unformatted"; exit 1; }
+	@go mod tidy -diff || { echo 'go.mod or go.sum is not tidy: go mod tidy mends it'; exit 1; }
+
+vet:
+	go vet ./...
+
+lint:
+	go run $(GOLANGCI_LINT) run
+
+# cmd → collector → influx → standard library; only tests and the demo know influxtest.
+imports:
+	@deps() { go list -deps -f '{{if not .Standard}}{{.ImportPath}}{{end}}' "$$@"; }; \
+	must_not() { what=$$1; shift; ! grep "$$@" || { echo "imports: $$what"; exit 1; }; }; \
+	deps ./influx | must_not 'influx must import the standard library only' -v '^memdump_exporter/influx$$' && \
+	deps ./collector/ranges | must_not 'collector/ranges must import the standard library only' -v '^memdump_exporter/collector/ranges$$' && \
+	deps ./collector | must_not 'collector must not import cmd' memdump_exporter/cmd && \
+	deps ./cmd/memdump_exporter | must_not 'only tests and the demo may import influxtest' influxtest
+
+# Its database may be out of reach, which says nothing about the code.
+vuln:
+	@mkdir -p .cache
+	@go run $(GOVULNCHECK) ./... >.cache/govulncheck 2>&1; code=$$?; \
+	if [ $$code -eq 0 ]; then tail -1 .cache/govulncheck; \
+	elif [ $$code -eq 3 ] || grep -q '^Vulnerability #' .cache/govulncheck; then cat .cache/govulncheck; exit 1; \
+	else echo "vulnerabilities: not checked ($$(grep -v '^exit status' .cache/govulncheck | tail -1))"; fi
+
+clean: ## removes what was built here
+	rm -rf bin .cache

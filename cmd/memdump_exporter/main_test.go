@@ -1,0 +1,135 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+)
+
+func TestRun_answersAndEnds(t *testing.T) {
+	for _, tt := range []struct{ arg, want string }{
+		{"--help", "--influx.url"}, {"-h", "--influx.url"}, {"--version", "memdump_exporter, version"},
+	} {
+		var stdout, stderr bytes.Buffer
+		if err := run(t.Context(), []string{tt.arg}, &stdout, &stderr); err != nil {
+			t.Errorf("%s: %v", tt.arg, err)
+		}
+		if !strings.Contains(stdout.String(), tt.want) || stderr.Len() > 0 {
+			t.Errorf("%s: stdout %q, stderr %q", tt.arg, stdout.String(), stderr.String())
+		}
+	}
+}
+
+// TestRun_refuses: each message names the flag to change, and none holds a secret.
+func TestRun_refuses(t *testing.T) {
+	for arg, want := range map[string]string{
+		"--no-such":                          "unknown long flag '--no-such', try --help",
+		"argument":                           "unexpected argument, try --help",
+		"--influx.url=localhost:8086":        "--influx.url",
+		"--influx.url=ftp://h":               "--influx.url",
+		"--influx.url=http://":               "--influx.url",
+		"--influx.url=http://u:s3cr3t@h":     "--influx.url",
+		"--influx.url=http://h/?p=s3cr3t":    "--influx.url",
+		"--influx.url=http://h:s3cr3t":       "--influx.url",
+		"--influx.db=":                       "--influx.db",
+		"--dumps.measurement=":               "--dumps.measurement",
+		"--telemetry.measurement=":           "--telemetry.measurement",
+		"--telemetry.lookback=0":             "--telemetry.lookback",
+		"--telemetry.lookback=-1h":           "--telemetry.lookback",
+		"--scrape.timeout=0s":                "--scrape.timeout",
+		"--scrape.timeout-offset=-1s":        "--scrape.timeout-offset",
+		"--web.telemetry-path=metrics":       "--web.telemetry-path",
+		"--web.telemetry-path=/{x}":          "--web.telemetry-path",
+		"--web.telemetry-path=/-/ready":      "--web.telemetry-path",
+		"--log.level=loud":                   "--log.level",
+		"--log.format=xml":                   "--log.format",
+		"--web.listen-address=127.0.0.1:xyz": "--web.listen-address",
+		"--web.config.file=/no/such":         "--web.config.file",
+	} {
+		var stdout, stderr bytes.Buffer
+		err := run(t.Context(), []string{"--web.listen-address=127.0.0.1:0", arg}, &stdout, &stderr)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", arg, err, want)
+		} else if strings.Contains(err.Error()+stdout.String()+stderr.String(), "s3cr3t") {
+			t.Errorf("%s: %v holds the secret", arg, err)
+		}
+	}
+}
+
+// screen is what run prints, with a signal for its first match.
+type screen struct {
+	pattern *regexp.Regexp
+	found   chan string
+
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (s *screen) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.text.Write(p)
+	if match := s.pattern.FindStringSubmatch(s.text.String()); match != nil {
+		select {
+		case s.found <- match[1]:
+		default:
+		}
+	}
+	return len(p), nil
+}
+
+func TestRun_servesUntilItsContextEnds(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	stderr := &screen{pattern: listening, found: make(chan string, 1)}
+	ended := make(chan error, 1)
+	go func() {
+		// Nobody listens at port 1: every query fails, and everything is answered all the same.
+		ended <- run(ctx, []string{"--web.listen-address=127.0.0.1:0", "--influx.url=http://127.0.0.1:1"}, stderr, stderr)
+	}()
+	base := "http://" + <-stderr.found
+	for path, want := range map[string]string{
+		"/-/healthy": "memdump_exporter is healthy.", "/-/ready": "memdump_exporter is ready.",
+		"/metrics": "memdump_up 0", "/": `<a href="/metrics">`,
+	} {
+		if body := get(t, base+path, http.StatusOK); !strings.Contains(body, want) {
+			t.Errorf("%s: no %q in\n%s", path, want, body)
+		}
+	}
+	if body := get(t, base+"/metrics", http.StatusOK, "Accept", "application/openmetrics-text; version=1.0.0"); !strings.HasSuffix(body, "# EOF\n") {
+		t.Errorf("OpenMetrics ends with %q", body[max(0, len(body)-40):])
+	}
+	// Not an endpoint name in a cell of the page: why each query failed.
+	if body := get(t, base+"/", http.StatusOK); strings.Count(body, "failed: unreachable") != len(gaugeOf) {
+		t.Errorf("the page does not tell how each query went:\n%s", body)
+	}
+	get(t, base+"/no/such", http.StatusNotFound)
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestExporter_letsRequestsFinish: a scrape in flight at SIGTERM is answered, and the process ends with 0.
+func TestExporter_letsRequestsFinish(t *testing.T) {
+	server := startInfluxDB(t)
+	w := watchInfluxDB(t, server)
+	w.hold = "SELECT"
+	e := startExporter(t, []string{"INFLUX_URL=" + w.URL})
+	body := make(chan string, 1)
+	go func() { body <- get(t, e.URL+"/metrics", http.StatusOK, "X-Prometheus-Scrape-Timeout-Seconds", "2") }()
+	<-w.held
+	if err := syscall.Kill(e.proc.Pid(), syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-body; !strings.Contains(got, "memdump_up 0") {
+		t.Errorf("the scrape in flight was answered with\n%s", got)
+	}
+	if err := e.proc.Err(); err != nil {
+		t.Errorf("after SIGTERM: %v", err)
+	}
+}

@@ -1,0 +1,415 @@
+package main
+
+import (
+	"context"
+	"maps"
+	"math"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"memdump_exporter/influx"
+	"memdump_exporter/influx/influxtest"
+)
+
+// The six gauges, and the query that each comes from.
+var gaugeOf = map[string]string{
+	"dumps":            "memdump_dumps",
+	"dumped_vms":       "memdump_dumped_vms",
+	"compressed_bytes": "memdump_dumps_compressed_bytes",
+	"duration_mean":    "memdump_dump_duration_mean_seconds",
+	"last_dump":        "memdump_last_dump_timestamp_seconds",
+	"monitored_vms":    "memdump_monitored_vms",
+}
+
+// startInfluxDB starts a real InfluxDB 1.7.11 until the test ends.
+func startInfluxDB(t *testing.T) *influxtest.Server {
+	t.Helper()
+	path, err := influxtest.Influxd(t.Context(), os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := influxtest.Start(t.Context(), path, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return server
+}
+
+func store(t *testing.T, server *influxtest.Server, database string, h *influxtest.History) {
+	t.Helper()
+	execute(t, server, "CREATE DATABASE "+influx.Ident(database))
+	if err := server.Write(t.Context(), database, h.Lines()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func execute(t *testing.T, server *influxtest.Server, statement string) {
+	t.Helper()
+	if err := server.Exec(t.Context(), statement); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// expected is what /metrics must say, from what was written: a value for each gauge
+// that has one, and a reason for each query that must fail.
+type expected struct {
+	values  map[string]float64 // by query
+	reasons map[string]string  // by query
+}
+
+// truth is what is expected when nothing fails.
+func truth(h *influxtest.History) expected {
+	known := h.Truth(time.Now().UnixNano(), 24*time.Hour)
+	values := map[string]float64{
+		"dumps":            float64(known.Dumps),
+		"dumped_vms":       float64(known.DumpedVMs),
+		"compressed_bytes": float64(known.CompressedBytes),
+		"monitored_vms":    float64(known.MonitoredVMs),
+	}
+	if mean, ok := known.Mean(); ok {
+		values["duration_mean"] = mean
+	}
+	if last, ok := known.Last(); ok {
+		values["last_dump"] = last
+	}
+	return expected{values: values, reasons: map[string]string{}}
+}
+
+// but is what is expected when the queries named fail for a reason.
+func (e expected) but(reason string, queries ...string) expected {
+	e = expected{maps.Clone(e.values), maps.Clone(e.reasons)}
+	for _, query := range queries {
+		delete(e.values, query)
+		e.reasons[query] = reason
+	}
+	return e
+}
+
+// allFail is what is expected when no query can succeed.
+func allFail(reason string) expected {
+	e := expected{values: map[string]float64{}, reasons: map[string]string{}}
+	for query := range gaugeOf {
+		e.reasons[query] = reason
+	}
+	return e
+}
+
+// holds compares a scrape with what is expected: every gauge, memdump_up and every
+// memdump_query_success. Reasons are compared when failures holds those of this scrape alone.
+func (e expected) holds(t *testing.T, got families) {
+	t.Helper()
+	want := make(map[string]float64)
+	for query, gauge := range gaugeOf {
+		if value, ok := e.values[query]; ok {
+			want[gauge] = value
+		}
+		_, fails := e.reasons[query]
+		want[`memdump_query_success{query="`+query+`"}`] = map[bool]float64{true: 0, false: 1}[fails]
+	}
+	want["memdump_up"] = map[bool]float64{true: 1, false: 0}[len(e.reasons) == 0]
+	names := slices.AppendSeq([]string{"memdump_up", "memdump_query_success"}, maps.Values(gaugeOf))
+	seen := got.gauges(names...)
+	for series, value := range want {
+		if s, ok := seen[series]; !ok {
+			t.Errorf("%s is not there, want %v", series, value)
+		} else if s != value {
+			t.Errorf("%s is %v, want %v", series, s, value)
+		}
+	}
+	for series, value := range seen {
+		if _, ok := want[series]; !ok {
+			t.Errorf("%s is %v, want it not to be there", series, value)
+		}
+	}
+	if reasons := got.failures(); len(e.reasons) > 0 && !maps.Equal(reasons, e.reasons) {
+		t.Errorf("failed for %v, want %v", reasons, e.reasons)
+	}
+}
+
+func dump(vmid string, at time.Time, fields map[string]any) influxtest.Point {
+	return influxtest.Point{Measurement: influxtest.Dumps, Tags: map[string]string{"dom": "dom-" + vmid, "vmid": vmid}, Fields: fields, TimeNs: at.UnixNano()}
+}
+
+func sample(vmid string, at time.Time, fields map[string]any) influxtest.Point {
+	return influxtest.Point{Measurement: influxtest.Telemetry, Tags: map[string]string{"VMID": vmid, "name": "dom-" + vmid, "uuid": "u"}, Fields: fields, TimeNs: at.UnixNano()}
+}
+
+func first(bytes int64) map[string]any {
+	return map[string]any{"sha256": "ab", "duration_sec": 2.5, "gzip_size_bytes": bytes, "ctime": 1, "mtime": 1.5, "dump_path": "/d"}
+}
+
+func second() map[string]any {
+	return map[string]any{"sha256": "cd", "ok": true, "raw_size_bytes": 4e9, "dump_duration_sec": 9.0, "loop": 3, "every_sec": 60.0}
+}
+
+// TestTruth holds the built exporter on a real InfluxDB against what was written.
+func TestTruth(t *testing.T) {
+	server := startInfluxDB(t)
+	now := time.Now()
+	monitored := []influxtest.Point{sample("1", now.Add(-time.Minute), map[string]any{"cpu": 1.0})}
+	of := func(points ...influxtest.Point) *influxtest.History {
+		h := &influxtest.History{}
+		h.Add(points...)
+		return h
+	}
+	both := func(points ...influxtest.Point) *influxtest.History { return of(append(points, monitored...)...) }
+	gone := dump("1", now.Add(-time.Hour), first(5))
+	dumpQueries := []string{"dumps", "dumped_vms", "compressed_bytes", "duration_mean", "last_dump"}
+
+	for name, tt := range map[string]struct {
+		history *influxtest.History // what the database holds when it is asked; nil: there is no database
+		written []influxtest.Point  // and deleted again before that
+		want    func(expected) expected
+		args    []string
+	}{
+		"no database":    {want: func(expected) expected { return allFail("database_not_found") }},
+		"empty database": {history: of(), want: func(expected) expected { return allFail("measurement_missing") }},
+		"one point": {history: of(dump("1", now, first(5))),
+			want: func(e expected) expected { return e.but("measurement_missing", "monitored_vms") }},
+		"telemetry alone": {history: of(monitored...),
+			want: func(e expected) expected { return e.but("measurement_missing", dumpQueries...) }},
+		// The other point keeps the measurement and its fields in InfluxDB's books.
+		"measurement without rows": {history: both(dump("2", now, map[string]any{"other": 1})), written: []influxtest.Point{gone}},
+		"believable history":       {history: influxtest.Believable(7, now)},
+		"without vmid":             {history: both(dump("", now, first(5)), dump("1", now, first(6)))},
+		"no vmid at all":           {history: both(dump("", now, first(5)))},
+		"without sha256": {history: both(dump("1", now, first(5)),
+			dump("2", now.Add(time.Second), map[string]any{"duration_sec": 4.0, "gzip_size_bytes": 7}))},
+		"both writers": {history: both(dump("1", now.Add(-time.Hour), first(5)), dump("2", now, second()))},
+		"second writer alone": {history: both(dump("2", now, second())),
+			want: func(e expected) expected { return e.but("field_missing", "compressed_bytes", "duration_mean") }},
+		"equal times":     {history: both(dump("1", now, first(5)), dump("2", now, first(6)), dump("3", now, second()))},
+		"in the future":   {history: both(dump("1", now.Add(30*24*time.Hour), first(5)), dump("2", now, first(6)))},
+		"before 1970":     {history: both(dump("1", time.Unix(-1e9, 0), first(5)))},
+		"sum beyond 2^53": {history: both(dump("1", now, first(1<<53)), dump("2", now, first(3)), dump("3", now, first(1<<53+1)))},
+		"sum up to 2^63":  {history: both(dump("1", now, first(math.MaxInt64-9)), dump("2", now, first(9)))},
+		"sum beyond 2^63": {history: both(dump("1", now, first(math.MaxInt64)), dump("2", now, first(9))),
+			want: func(e expected) expected { return e.but("out_of_range", "compressed_bytes") }},
+		"different fields": {history: of(dump("1", now, first(5)),
+			sample("1", now.Add(-time.Hour), map[string]any{"cpu": 1.0}), sample("2", now.Add(-2*time.Hour), map[string]any{"mem": 2.0}),
+			sample("3", now.Add(-23*time.Hour), map[string]any{"disk": 3.0}), sample("4", now.Add(-25*time.Hour), map[string]any{"cpu": 1.0}),
+			sample("", now.Add(-time.Hour), map[string]any{"cpu": 1.0}))},
+		"nobody monitored now": {history: of(dump("1", now, first(5)), sample("1", now.Add(-25*time.Hour), map[string]any{"cpu": 1.0}))},
+		"hostile names":        {history: both(dump(`a"b'c\d,e f=g`, now, first(5)), dump("ünï-日本", now, first(6)), dump(`;DROP DATABASE x--`, now, first(7)))},
+	} {
+		t.Run(name, func(t *testing.T) {
+			database := "db " + name
+			var want expected
+			if tt.history != nil {
+				store(t, server, database, tt.history)
+				want = truth(tt.history)
+			}
+			if tt.written != nil {
+				h := of(tt.written...)
+				if err := server.Write(t.Context(), database, h.Lines()); err != nil {
+					t.Fatal(err)
+				}
+				if err := server.ExecIn(t.Context(), database, `DELETE FROM "mem_dumps" WHERE "vmid" = '1'`); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if tt.want != nil {
+				want = tt.want(want)
+			}
+			want.holds(t, startExporter(t, []string{"INFLUX_URL=" + server.URL, "INFLUX_DB=" + database}, tt.args...).scrape(t))
+		})
+	}
+}
+
+// TestTruth_otherNames: measurements are configuration, and quoted whatever they hold.
+func TestTruth_otherNames(t *testing.T) {
+	server := startInfluxDB(t)
+	h := &influxtest.History{}
+	p := dump("1", time.Now(), first(5))
+	h.Add(p)
+	want := truth(h).but("measurement_missing", "monitored_vms")
+	p.Measurement = `my "dumps", 'here'`
+	execute(t, server, `CREATE DATABASE "names"`)
+	if err := server.Write(t.Context(), "names", []string{p.Line()}); err != nil {
+		t.Fatal(err)
+	}
+	e := startExporter(t, nil, "--influx.url="+server.URL, "--influx.db=names", "--dumps.measurement="+p.Measurement, `--telemetry.measurement=vm_info" WHERE 1=1`)
+	want.holds(t, e.scrape(t))
+}
+
+// TestTruth_awayAndBack: within one scrape the figures go with the database, and come back with it.
+func TestTruth_awayAndBack(t *testing.T) {
+	server := startInfluxDB(t)
+	h := influxtest.Believable(3, time.Now())
+	store(t, server, "vmstats", h)
+	e := startExporter(t, []string{"INFLUX_URL=" + server.URL})
+	want := truth(h)
+	want.holds(t, e.scrape(t))
+	for _, step := range []struct {
+		name   string
+		away   func() error
+		back   func() error
+		reason string
+	}{
+		{"stopped", server.Stop, func() error { return server.Start(t.Context()) }, "unreachable"},
+		{"crashed", server.Kill, func() error { return server.Start(t.Context()) }, "unreachable"},
+		{"hangs", func() error { return syscall.Kill(server.Pid(), syscall.SIGSTOP) },
+			func() error { return syscall.Kill(server.Pid(), syscall.SIGCONT) }, "timeout"},
+	} {
+		if err := step.away(); err != nil {
+			t.Fatal(err)
+		}
+		begin := time.Now()
+		gone := e.scrape(t, "X-Prometheus-Scrape-Timeout-Seconds", "2")
+		if took := time.Since(begin); took >= 2*time.Second {
+			t.Errorf("%s: answered in %v to a scraper that waits 2 s", step.name, took)
+		}
+		checkAway(t, step.name, gone, step.reason)
+		if err := step.back(); err != nil {
+			t.Fatal(err)
+		}
+		again := e.scrape(t)
+		for series, value := range map[string]float64{"memdump_up": 1, "memdump_dumps": want.values["dumps"]} {
+			if got := again.gauges(series)[series]; got != value {
+				t.Errorf("%s: %s is %v after it came back, want %v", step.name, series, got, value)
+			}
+		}
+	}
+}
+
+func checkAway(t *testing.T, step string, got families, reason string) {
+	t.Helper()
+	for query, gauge := range gaugeOf {
+		if _, there := got[gauge]; there {
+			t.Errorf("%s: %s is there", step, gauge)
+		}
+		if series := `memdump_query_success{query="` + query + `"}`; got.gauges("memdump_query_success")[series] != 0 {
+			t.Errorf("%s: %s is not 0", step, series)
+		}
+	}
+	if up, there := got.gauges("memdump_up")["memdump_up"]; !there || up != 0 {
+		t.Errorf("%s: memdump_up is %v (there: %v)", step, up, there)
+	}
+	counted := false
+	for _, m := range got["memdump_query_errors_total"].GetMetric() {
+		counted = counted || label(m, "reason") == reason && m.GetCounter().GetValue() > 0
+	}
+	if !counted {
+		t.Errorf("%s: no failure is counted as %s", step, reason)
+	}
+}
+
+// watch is a proxy in front of InfluxDB that counts, and can hold a question.
+type watch struct {
+	URL         string
+	connections atomic.Int64
+	hold        string        // part of the statements that are not answered
+	held        chan struct{} // one for each statement held
+
+	mu       sync.Mutex
+	requests []*http.Request
+}
+
+func watchInfluxDB(t *testing.T, server *influxtest.Server) *watch {
+	t.Helper()
+	target, err := url.Parse(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	transport := &http.Transport{MaxIdleConnsPerHost: 16}
+	proxy.Transport = transport
+	w := &watch{held: make(chan struct{}, 100)}
+	front := httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		w.mu.Lock()
+		w.requests = append(w.requests, r.Clone(context.Background()))
+		w.mu.Unlock()
+		if w.hold != "" && strings.Contains(r.URL.Query().Get("q"), w.hold) {
+			w.held <- struct{}{}
+			<-r.Context().Done()
+			return
+		}
+		proxy.ServeHTTP(rw, r)
+	}))
+	front.Config.ConnState = countNew(&w.connections)
+	front.Start()
+	t.Cleanup(func() { front.Close(); transport.CloseIdleConnections() })
+	w.URL = front.URL
+	return w
+}
+
+// taken returns the requests since the last call.
+func (w *watch) taken() []*http.Request {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	requests := w.requests
+	w.requests = nil
+	return requests
+}
+
+// TestScrape_cost: six questions a scrape and one ping in all, over kept connections.
+func TestScrape_cost(t *testing.T) {
+	server := startInfluxDB(t)
+	store(t, server, "vmstats", influxtest.Believable(5, time.Now()))
+	w := watchInfluxDB(t, server)
+	// An existing deployment's environment and nothing else.
+	e := startExporter(t, []string{"INFLUX_URL=" + w.URL, "INFLUX_DB=vmstats", "INFLUX_TOKEN=s3cr3t"})
+	for i := range 4 {
+		if got := e.scrape(t).gauges("memdump_up")["memdump_up"]; got != 1 {
+			t.Fatalf("memdump_up is %v", got)
+		}
+		questions, others := 0, 0
+		for _, r := range w.taken() {
+			if r.URL.Path == "/query" {
+				questions++
+			} else {
+				others++
+			}
+			// influxtest, recording auth: what 3.x takes, and what 2.x takes once /ping has told that it is one.
+			if got := r.Header.Get("Authorization"); got != "Bearer s3cr3t" {
+				t.Errorf("%s %s with %q", r.Method, r.URL.Path, got)
+			}
+		}
+		if want := map[bool]int{true: 1, false: 0}[i == 0]; questions != 6 || others != want {
+			t.Errorf("scrape %d: %d questions and %d other requests, want 6 and %d", i, questions, others, want)
+		}
+	}
+	if n := w.connections.Load(); n > 7 {
+		t.Errorf("%d connections for 25 requests of at most 6 at once", n)
+	}
+}
+
+// TestScrape_oneHangs: one question without an answer costs its own gauge alone.
+func TestScrape_oneHangs(t *testing.T) {
+	server := startInfluxDB(t)
+	h := influxtest.Believable(5, time.Now())
+	store(t, server, "vmstats", h)
+	w := watchInfluxDB(t, server)
+	w.hold = `SUM("gzip_size_bytes")`
+	e := startExporter(t, []string{"INFLUX_URL=" + w.URL})
+	begin := time.Now()
+	got := e.scrape(t, "X-Prometheus-Scrape-Timeout-Seconds", "2")
+	if took := time.Since(begin); took >= 2*time.Second {
+		t.Errorf("answered in %v to a scraper that waits 2 s", took)
+	}
+	truth(h).but("timeout", "compressed_bytes").holds(t, got)
+}
+
+func countNew(n *atomic.Int64) func(net.Conn, http.ConnState) {
+	return func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			n.Add(1)
+		}
+	}
+}
