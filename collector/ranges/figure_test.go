@@ -1,0 +1,510 @@
+package ranges
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// ids is a partial that knows each point it counts, so that a point counted twice or
+// not at all is seen, however the sums would come out.
+type ids map[int64]bool
+
+func (a ids) Merge(b ids) (ids, error) {
+	both := maps.Clone(a)
+	if both == nil {
+		both = ids{}
+	}
+	for id := range b {
+		if both[id] {
+			return nil, fmt.Errorf("the point %d is counted twice", id)
+		}
+		both[id] = true
+	}
+	return both, nil
+}
+
+// server stands for a database: it knows when each point was there.
+type server struct {
+	rng      *rand.Rand
+	points   map[int64]*point // by time
+	files    int              // blocks of ten minutes that a question may touch; 0: any number
+	perPoint time.Duration    // that a point costs
+	failing  bool
+	hanging  bool
+
+	mu                 sync.Mutex
+	questions, refused int
+	asked              []Range
+}
+
+type point struct {
+	written, deleted time.Time // deleted is zero while it is there
+}
+
+func (p *point) there() bool { return p.deleted.IsZero() }
+
+var errFailed = errors.New("the server failed")
+
+func (s *server) ask(ctx context.Context, r Range) (ids, error) {
+	s.mu.Lock()
+	s.questions++
+	s.asked = append(s.asked, r)
+	s.mu.Unlock()
+	if s.hanging {
+		<-ctx.Done()
+		return nil, fmt.Errorf("%w: %w", ErrTooSlow, ctx.Err())
+	}
+	if s.failing {
+		return nil, errFailed
+	}
+	found, blocks := ids{}, map[int64]bool{}
+	for ns, p := range s.points {
+		if p.there() && r.Contains(ns) {
+			found[ns] = true
+			blocks[ns/int64(10*time.Minute)] = true
+		}
+	}
+	if s.files > 0 && len(blocks) > s.files {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.refused++
+		return nil, ErrTooWide
+	}
+	if s.perPoint == 0 {
+		return found, nil
+	}
+	select {
+	case <-time.After(time.Duration(len(found)) * s.perPoint):
+		return found, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %w", ErrTooSlow, ctx.Err())
+	}
+}
+
+func (s *server) write(at time.Time) {
+	ns := at.UnixNano()
+	if p := s.points[ns]; p == nil || !p.there() {
+		s.points[ns] = &point{written: time.Now()}
+	}
+}
+
+// truth is what is there now.
+func (s *server) truth(span Range) ids {
+	all := ids{}
+	for ns, p := range s.points {
+		if p.there() && span.Contains(ns) {
+			all[ns] = true
+		}
+	}
+	return all
+}
+
+func newServer(seed uint64) *server {
+	return &server{rng: rand.New(rand.NewPCG(seed, 1)), points: map[int64]*point{}}
+}
+
+// history writes days of points with a gap of weeks, some in the future, some long
+// before all others, and some on the borders of ten-minute blocks.
+func (s *server) history(days, n int) {
+	now := time.Now()
+	for range n {
+		age := time.Duration(s.rng.Int64N(int64(days) * int64(24*time.Hour)))
+		if gap := age > 20*24*time.Hour && age < 45*24*time.Hour; gap {
+			continue
+		}
+		at := now.Add(-age)
+		if s.rng.IntN(4) == 0 {
+			at = at.Truncate(10 * time.Minute)
+		}
+		s.write(at)
+	}
+	s.write(now.Add(40 * 24 * time.Hour))
+	s.write(now.Add(time.Minute))
+	s.write(time.Unix(0, 0))
+	s.write(time.Unix(-1e9, 0))
+}
+
+func call(f *Figure[ids], s *server, span Range, budget time.Duration) (ids, State, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), budget)
+	defer cancel()
+	return f.Over(ctx, span, s.ask)
+}
+
+func sameIDs(t *testing.T, got, want ids) {
+	t.Helper()
+	for id := range want {
+		if !got[id] {
+			t.Errorf("the point at %v is missing", time.Unix(0, id))
+		}
+	}
+	for id := range got {
+		if !want[id] {
+			t.Errorf("the point at %v is too many", time.Unix(0, id))
+		}
+	}
+}
+
+// tiled holds that the ranges cover the span without gap or overlap.
+func tiled(t *testing.T, f *Figure[ids], span Range) {
+	t.Helper()
+	at := f.tiles[0].From
+	if at > span.From {
+		t.Errorf("the first range begins at %d, after %d", at, span.From)
+	}
+	for _, tile := range f.tiles {
+		if tile.From != at || tile.To <= tile.From {
+			t.Fatalf("a range [%d, %d) where one from %d was due", tile.From, tile.To, at)
+		}
+		at = tile.To
+	}
+	if at != All.To {
+		t.Errorf("the last range ends at %d", at)
+	}
+}
+
+// TestFigure_limits: exact at any file limit, and from the second call on without
+// asking for what is refused.
+func TestFigure_limits(t *testing.T) {
+	for _, mode := range []Mode{Auto, Cached} {
+		for _, files := range []int{432, 20, 2} {
+			t.Run(fmt.Sprintf("%s/%d files", mode, files), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					s := newServer(7)
+					s.history(120, 3000)
+					s.files = files
+					f := New[ids](Config{Mode: mode, Settle: 24 * time.Hour, Now: time.Now})
+					got, state, err := call(f, s, All, 10*time.Second)
+					if err != nil {
+						t.Fatal(err)
+					}
+					sameIDs(t, got, s.truth(All))
+					tiled(t, f, All)
+					t.Logf("%d ranges, %d questions, %d refused", state.Ranges, s.questions, s.refused)
+					before := s.refused
+					for range 100 {
+						time.Sleep(5 * time.Minute)
+						if got, _, err = call(f, s, All, 10*time.Second); err != nil {
+							t.Fatal(err)
+						}
+					}
+					sameIDs(t, got, s.truth(All))
+					if more := s.refused - before; more > 50 { // old ranges are joined, and sometimes refused then
+						t.Errorf("100 further calls were refused %d times", more)
+					}
+				})
+			})
+		}
+	}
+}
+
+// TestFigure_whole: cheap and not refused, it is one question about everything.
+func TestFigure_whole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer(1)
+		s.history(10, 100)
+		f := New[ids](Config{Mode: Auto, Settle: time.Hour, Now: time.Now})
+		for range 3 {
+			got, state, err := call(f, s, All, time.Second)
+			if err != nil || state.Ranges != 1 || state.Ranged || !state.OldestCheck.Equal(time.Now()) {
+				t.Fatalf("%+v, %v", state, err)
+			}
+			sameIDs(t, got, s.truth(All))
+		}
+		if !slices.Equal(s.asked, []Range{All, All, All}) {
+			t.Errorf("asked about %v", s.asked)
+		}
+	})
+}
+
+// TestFigure_slow: in Auto, what is slow is asked about in ranges, what became quick
+// as a whole again; Whole stays whole.
+func TestFigure_slow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer(1)
+		s.history(100, 2000)
+		s.perPoint = 5 * time.Millisecond // some 7 s for all
+		f := New[ids](Config{Mode: Auto, Settle: 24 * time.Hour, Now: time.Now})
+		whole := New[ids](Config{Mode: Whole, Settle: 24 * time.Hour, Now: time.Now})
+		if _, state, err := call(f, s, All, 10*time.Second); err != nil || !state.Ranged {
+			t.Fatalf("slow, but true: %+v, %v", state, err)
+		}
+		// Each call has too little time for all; what was learnt stays.
+		calls := 0
+		for {
+			calls++
+			got, state, err := call(f, s, All, 2*time.Second)
+			if err == nil {
+				sameIDs(t, got, s.truth(All))
+				tiled(t, f, All)
+				t.Logf("whole after %d calls, in %d ranges", calls, state.Ranges)
+				break
+			}
+			if !errors.Is(err, ErrTooSlow) && !errors.Is(err, context.DeadlineExceeded) || calls > 20 {
+				t.Fatalf("call %d: %v", calls, err)
+			}
+			time.Sleep(13 * time.Second)
+		}
+		if calls < 2 {
+			t.Error("one call had time for all: this test shows nothing")
+		}
+		time.Sleep(15 * time.Second)
+		begin := time.Now()
+		if _, _, err := call(f, s, All, 2*time.Second); err != nil || time.Since(begin) > 500*time.Millisecond {
+			t.Errorf("the call after that: %v in %v", err, time.Since(begin))
+		}
+		if _, _, err := call(whole, s, All, 2*time.Second); !errors.Is(err, ErrTooSlow) {
+			t.Errorf("whole: %v", err)
+		}
+		if _, _, err := call(whole, s, All, time.Minute); err != nil {
+			t.Errorf("whole: %v", err)
+		}
+		s.perPoint = 0
+		for range 200 { // cuts for slowness are forgotten after a day
+			time.Sleep(10 * time.Minute)
+			if _, _, err := call(f, s, All, 2*time.Second); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, state, err := call(f, s, All, 2*time.Second); err != nil || state.Ranged {
+			t.Errorf("quick again: %+v, %v", state, err)
+		}
+	})
+}
+
+// TestFigure_hangs: a database that hangs once is not asked in ranges for ever, and
+// what hangs altogether is not cut finer and finer.
+func TestFigure_hangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer(1)
+		s.history(100, 500)
+		f := New[ids](Config{Mode: Auto, Settle: 24 * time.Hour, Now: time.Now})
+		s.hanging = true
+		for range 10 {
+			if _, _, err := call(f, s, All, 10*time.Second); !errors.Is(err, ErrTooSlow) {
+				t.Fatal(err)
+			}
+		}
+		if n := len(f.tiles); n > 30 {
+			t.Errorf("%d ranges of nothing but silence", n)
+		}
+		s.hanging = false
+		if _, _, err := call(f, s, All, 10*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		if got, state, err := call(f, s, All, 10*time.Second); err != nil || state.Ranged {
+			t.Errorf("%+v, %v", state, err)
+		} else {
+			sameIDs(t, got, s.truth(All))
+		}
+	})
+}
+
+// TestFigure_steady: a call costs the open range and now and then one other.
+func TestFigure_steady(t *testing.T) {
+	for every, most := range map[time.Duration]int{
+		time.Minute:     3, // the open range, one that has just settled, and the next to be checked
+		9 * time.Minute: 8,
+	} {
+		t.Run(every.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { steady(t, every, most) })
+		})
+	}
+}
+
+func steady(t *testing.T, every time.Duration, allowed int) {
+	s := newServer(3)
+	s.history(365, 20000)
+	f := New[ids](Config{Mode: Cached, Settle: 24 * time.Hour, Now: time.Now})
+	var state State
+	most, scanned, calls := 0, 0, 0
+	for begin := time.Now(); time.Since(begin) < 72*time.Hour; time.Sleep(every) {
+		s.write(time.Now())
+		s.asked = nil
+		for i := range f.tiles {
+			now := time.Now().UnixNano()
+			if tile := &f.tiles[i]; !f.open(tile) && now-tile.asked > f.limit(tile, now) {
+				t.Errorf("what the last call answered about a range %v old was %v old", time.Duration(now-tile.To), time.Duration(now-tile.asked))
+			}
+		}
+		got, st, err := call(f, s, All, 10*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		state = st
+		if calls++; calls == 1 {
+			continue
+		}
+		if calls%300 == 0 {
+			sameIDs(t, got, s.truth(All))
+			tiled(t, f, All)
+		}
+		most = max(most, len(s.asked))
+		for _, r := range s.asked {
+			for ns := range s.points {
+				if r.Contains(ns) {
+					scanned++
+				}
+			}
+		}
+		if calls > 1000 {
+			break
+		}
+	}
+	t.Logf("%d ranges; at most %d questions a call, %d points read on average", state.Ranges, most, scanned/calls)
+	if state.Ranges > 40 {
+		t.Errorf("a year is %d ranges", state.Ranges)
+	}
+	if n := scanned / calls; n > len(s.points)/10 {
+		t.Errorf("%d of %d points are read in each call", n, len(s.points))
+	}
+	if most > allowed {
+		t.Errorf("%d questions in one call", most)
+	}
+}
+
+// TestFigure_slides: the newest day of telemetry, exact at both ends as it slides.
+func TestFigure_slides(t *testing.T) {
+	for _, files := range []int{0, 20, 2} {
+		t.Run(fmt.Sprint(files, " files"), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newServer(5)
+				s.files = files
+				for range 500 {
+					s.write(time.Now().Add(-time.Duration(s.rng.Int64N(int64(30 * time.Hour)))))
+				}
+				f := New[ids](Config{Mode: Cached, Settle: time.Hour, Now: time.Now})
+				for range 1000 {
+					now := time.Now().UnixNano()
+					span := Range{now - int64(24*time.Hour), now + 1}
+					got, state, err := call(f, s, span, 10*time.Second)
+					if err != nil {
+						t.Fatal(err)
+					}
+					maps.DeleteFunc(got, func(ns int64, _ bool) bool { return !span.Contains(ns) })
+					sameIDs(t, got, s.truth(span))
+					tiled(t, f, span)
+					if t.Failed() {
+						t.FailNow()
+					}
+					if state.Ranges > 200 {
+						t.Fatalf("%d ranges", state.Ranges)
+					}
+					time.Sleep(time.Duration(s.rng.Int64N(int64(2 * time.Minute))))
+					s.write(time.Now().Add(-time.Duration(s.rng.Int64N(int64(50 * time.Minute)))))
+				}
+			})
+		})
+	}
+}
+
+// TestFigure_random: whatever happens, an answer holds every point that was there for
+// all of the stated time, and none that was away for all of it; and some time after
+// the last change it is the truth.
+func TestFigure_random(t *testing.T) {
+	for seed := range uint64(20) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { random(t, seed) })
+		})
+	}
+}
+
+func random(t *testing.T, seed uint64) {
+	s := newServer(seed)
+	mode := []Mode{Cached, Auto}[seed%2]
+	settle := []time.Duration{24 * time.Hour, time.Hour}[seed/2%2]
+	make := func() *Figure[ids] { return New[ids](Config{Mode: mode, Settle: settle, Now: time.Now}) }
+	f := make()
+	s.history(90, 400)
+	answers, failures := 0, 0
+	step := func() {
+		s.failing = s.rng.IntN(12) == 0
+		if s.rng.IntN(30) == 0 {
+			s.files = []int{0, 432, 20, 2}[s.rng.IntN(4)]
+		}
+		if s.rng.IntN(40) == 0 {
+			f = make() // a restart
+		}
+		got, _, err := call(f, s, All, 10*time.Second)
+		if err != nil {
+			failures++
+			if got != nil {
+				t.Fatalf("%v, and yet %d points", err, len(got))
+			}
+			return
+		}
+		answers++
+		holds(t, s, settle, got)
+	}
+	for range 300 {
+		switch s.rng.IntN(8) {
+		case 0, 1:
+			s.write(time.Now().Add(-time.Duration(s.rng.Int64N(int64(settle)))))
+		case 2: // a backlog is replayed
+			s.write(time.Now().Add(-time.Duration(s.rng.Int64N(int64(60 * 24 * time.Hour)))))
+		case 3:
+			for ns, p := range s.points {
+				if p.there() && s.rng.IntN(len(s.points)) < 2 {
+					s.points[ns].deleted = time.Now()
+				}
+			}
+		case 4:
+			time.Sleep(time.Duration(s.rng.Int64N(int64(6 * time.Hour))))
+		}
+		time.Sleep(time.Duration(s.rng.Int64N(int64(time.Minute))))
+		step()
+		if t.Failed() {
+			t.FailNow()
+		}
+	}
+	// Nothing changes any more.
+	s.failing = false
+	for end := time.Now().Add(latestCheck); time.Now().Before(end); time.Sleep(9 * time.Minute) {
+		if _, _, err := call(f, s, All, 10*time.Second); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, state, err := call(f, s, All, 10*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sameIDs(t, got, s.truth(All))
+	if answers < 100 || failures < 10 {
+		t.Errorf("%d answers and %d failures show little", answers, failures)
+	}
+	if testing.Verbose() {
+		t.Logf("%d answers, %d failures, %d questions, %d refused, %d ranges at the end", answers, failures, s.questions, s.refused, state.Ranges)
+	}
+}
+
+// holds compares an answer with the promise: a point counts at latest after the time
+// that an answer about its range may be old.
+func holds(t *testing.T, s *server, settle time.Duration, got ids) {
+	t.Helper()
+	now := time.Now()
+	for ns, p := range s.points {
+		old := time.Duration(0)
+		if age := now.Sub(time.Unix(0, ns)); age > settle {
+			old = checkWithin(age)
+		}
+		since := now.Add(-old)
+		switch {
+		case p.there() && !p.written.After(since) && !got[ns]:
+			t.Errorf("the point at %v, there since %v, is missing at %v", time.Unix(0, ns), p.written, now)
+		case !p.there() && !p.deleted.After(since) && got[ns]:
+			t.Errorf("the point at %v, deleted at %v, still counts at %v", time.Unix(0, ns), p.deleted, now)
+		}
+	}
+	for ns := range got {
+		if s.points[ns] == nil {
+			t.Errorf("the point at %v was never written", time.Unix(0, ns))
+		}
+	}
+}
