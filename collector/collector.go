@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,6 +30,8 @@ type Database interface {
 	Query(ctx context.Context, q influx.Question, row func(influx.Row) error) error
 	// Identify returns which server answers, kept from the first answer.
 	Identify(ctx context.Context) (influx.Server, error)
+	// API returns which API to ask; APIAuto where a gateway may answer.
+	API() influx.API
 }
 
 // Config says what is asked, and of whom. All of it is required.
@@ -38,15 +41,27 @@ type Config struct {
 	TelemetryMeasurement string
 	// TelemetryLookback is how far back a VM's telemetry counts as present.
 	TelemetryLookback time.Duration
-	Logger            log.Logger
-	Now               func() time.Time
+	// Ranges says when a figure is asked about in ranges of time.
+	Ranges ranges.Mode
+	// DumpsSettle is how late after its time the point of a dump may arrive and
+	// still show at once while figures are kept in ranges.
+	DumpsSettle time.Duration
+	// Insecure says that the database's certificate is not verified.
+	Insecure bool
+	Logger   log.Logger
+	Now      func() time.Time
 }
 
-// Collector answers scrapes. It is made once, holds no value from one scrape to the
-// next, and is safe for concurrent use.
+// telemetrySettle is DumpsSettle for telemetry, which is written as it is measured.
+const telemetrySettle = time.Hour
+
+// Collector answers scrapes. It is made once, and is safe for concurrent use. From
+// one scrape to the next it keeps partial answers about closed ranges of time, where
+// figures are asked about in ranges, and no value.
 type Collector struct {
 	Config
-	errors *prometheus.CounterVec
+	figures []figure
+	errors  *prometheus.CounterVec
 
 	mu   sync.Mutex
 	last map[string]Status // by query
@@ -60,6 +75,7 @@ type Status struct {
 	Err      error  // nil when it succeeded
 	Duration time.Duration
 	At       time.Time // when it ended
+	Ranges   ranges.State
 }
 
 var (
@@ -69,6 +85,12 @@ var (
 		"1 when the query succeeded in this scrape; 0 when its gauge is absent because it failed.", []string{"query"}, nil)
 	durationDesc = prometheus.NewDesc("memdump_query_duration_seconds",
 		"Time that the query took in this scrape, in seconds.", []string{"query"}, nil)
+	rangesDesc = prometheus.NewDesc("memdump_query_ranges",
+		"Ranges of time that the query is asked about; 1 when it is asked about the whole. With more, ranges that ended more than --dumps.settle ago (an hour for telemetry) are asked about again after max(10 min, age/100), at latest after a day: a point that arrives later than that, or is deleted, shows by then.", []string{"query"}, nil)
+	oldestDesc = prometheus.NewDesc("memdump_query_oldest_check_timestamp_seconds",
+		"When the longest unasked of these ranges was asked about, in seconds since 1970. Absent while some range is not known, as is then the query's gauge.", []string{"query"}, nil)
+	insecureDesc = prometheus.NewDesc("memdump_influxdb_tls_insecure",
+		"1 when the certificate of InfluxDB is not verified (--influx.tls.insecure-skip-verify), 0 otherwise.", nil, nil)
 	serverDesc = prometheus.NewDesc("memdump_influxdb_info",
 		"1, labelled with the version that InfluxDB reports and the API used. Absent while that is not known.", []string{"version", "api"}, nil)
 )
@@ -88,6 +110,12 @@ func New(c Config) (*Collector, error) {
 	case c.TelemetryLookback <= 0:
 		return nil, errors.New("the look-back of the telemetry must be longer than 0")
 	}
+	switch {
+	case !slices.Contains(ranges.Modes(), c.Ranges):
+		return nil, fmt.Errorf("the mode of ranges is %q: expected one of %q", c.Ranges, ranges.Modes())
+	case c.DumpsSettle < 0:
+		return nil, errors.New("the time in which dumps settle must not be negative")
+	}
 	collector := &Collector{
 		Config: c,
 		errors: prometheus.NewCounterVec(prometheus.CounterOpts{Name: errorsName, Help: errorsHelp}, []string{"query", "reason"}),
@@ -95,6 +123,11 @@ func New(c Config) (*Collector, error) {
 	}
 	// A counter that appears with its first failure hides that failure from rate().
 	for _, s := range stats {
+		settle := c.DumpsSettle
+		if s.source() == telemetry {
+			settle = telemetrySettle
+		}
+		collector.figures = append(collector.figures, s.keep(ranges.Config{Mode: c.Ranges, Settle: settle, Now: c.Now}))
 		for _, reason := range reasons() {
 			collector.errors.WithLabelValues(s.label(), reason)
 		}
@@ -130,7 +163,7 @@ func (b bound) Describe(ch chan<- *prometheus.Desc) {
 	for _, s := range stats {
 		ch <- s.desc()
 	}
-	for _, desc := range []*prometheus.Desc{upDesc, successDesc, durationDesc, serverDesc} {
+	for _, desc := range []*prometheus.Desc{upDesc, successDesc, durationDesc, rangesDesc, oldestDesc, serverDesc, insecureDesc} {
 		ch <- desc
 	}
 	b.errors.Describe(ch)
@@ -147,124 +180,111 @@ func (b bound) Collect(ch chan<- prometheus.Metric) {
 	}
 	// Asked before the queries, as the form of the credentials follows the answer.
 	// Whether it fails or not, the queries say what matters.
-	if server, err := b.Database.Identify(b.ctx); err == nil && server.Major != 0 {
-		gauge(serverDesc, 1, server.Version, "influxql")
-	}
-	run := &scrape{Collector: b.Collector, ctx: b.ctx, now: b.Now()}
-	answers := make([]answer, len(stats))
+	server, _ := b.Database.Identify(b.ctx)
+	run := &scrape{Collector: b.Collector, ctx: b.ctx, now: b.Now(), api: b.Database.API()}
+	answers := make([]answer, len(b.figures))
 	var queries sync.WaitGroup
-	for i, s := range stats {
-		queries.Go(func() { answers[i] = b.answer(run, s) })
+	for i, f := range b.figures {
+		queries.Go(func() { answers[i] = b.answer(run, f) })
 	}
 	queries.Wait()
 
 	up := 1.0
-	for i, s := range stats {
+	for i, f := range b.figures {
 		a := answers[i]
 		success := 1.0
 		if a.err != nil {
 			up, success = 0, 0
 		} else if a.known {
-			gauge(s.desc(), a.value)
+			gauge(f.desc(), a.value)
 		}
-		gauge(successDesc, success, s.label())
-		gauge(durationDesc, a.took.Seconds(), s.label())
+		gauge(successDesc, success, f.label())
+		gauge(durationDesc, a.took.Seconds(), f.label())
+		gauge(rangesDesc, float64(a.ranges.Ranges), f.label())
+		if oldest := a.ranges.OldestCheck; !oldest.IsZero() {
+			gauge(oldestDesc, seconds(oldest.UnixNano()), f.label())
+		}
 	}
 	gauge(upDesc, up)
+	gauge(insecureDesc, map[bool]float64{true: 1}[b.Insecure])
+	switch {
+	case b.Database.API() == influx.APIV3Query:
+		gauge(serverDesc, 1, "unknown", string(influx.APIV3Query))
+	case server.Major != 0:
+		gauge(serverDesc, 1, server.Version, string(influx.APIInfluxQL))
+	}
 	b.errors.Collect(ch)
 }
 
 // answer is what one query of one scrape gave.
 type answer struct {
-	value float64
-	known bool // false when there is no value to give
-	err   error
-	took  time.Duration
+	value  float64
+	known  bool // false when there is no value to give
+	ranges ranges.State
+	err    error
+	took   time.Duration
 }
 
-// answer runs one query, and owns what is said about it. A panic is that query's
-// failure, as the goroutine that it happens in would end the process.
-func (c *Collector) answer(run *scrape, s stat) (a answer) {
+// answer runs one query, and owns what is said about it.
+func (c *Collector) answer(run *scrape, f figure) (a answer) {
 	begin := c.Now()
-	defer func() {
-		var stack []byte
-		if recovered := recover(); recovered != nil {
-			a = answer{err: fmt.Errorf("%w: %.200q", errInternal, fmt.Sprint(recovered))}
-			stack = debug.Stack()
-		}
-		end := c.Now()
-		a.took = end.Sub(begin)
-		c.note(s, a, end, stack)
-	}()
-	a.value, a.known, a.err = s.ask(run)
+	err := contain(func() error {
+		a = f.ask(run)
+		return a.err
+	})
+	if err != nil {
+		a = answer{err: err, ranges: a.ranges}
+	}
+	end := c.Now()
+	a.took = end.Sub(begin)
+	c.note(f, a, end)
 	return a
 }
 
-func (c *Collector) note(s stat, a answer, end time.Time, stack []byte) {
+// contain makes a panic an error, as the goroutine that it happens in would end the
+// process.
+func contain(do func() error) (err error) {
+	defer func() {
+		if recovered := recover(); recovered != nil {
+			err = &panicError{value: fmt.Sprint(recovered), stack: debug.Stack()}
+		}
+	}()
+	return do()
+}
+
+// panicError is a panic: a defect in this program.
+type panicError struct {
+	value string
+	stack []byte
+}
+
+func (e *panicError) Error() string { return fmt.Sprintf("%v: %.200q", errInternal, e.value) }
+func (e *panicError) Unwrap() error { return errInternal }
+
+func (c *Collector) note(f figure, a answer, end time.Time) {
 	c.mu.Lock()
-	c.last[s.label()] = Status{Asked: true, Err: a.err, Duration: a.took, At: end}
+	before := c.last[f.label()]
+	c.last[f.label()] = Status{Asked: true, Err: a.err, Duration: a.took, At: end, Ranges: a.ranges}
 	c.mu.Unlock()
+	if ranged := a.ranges.Ranged; ranged != before.Ranges.Ranged {
+		_ = level.Info(c.Logger).Log("msg", map[bool]string{
+			true:  "asking in ranges of time from now on, as the whole was refused or took too long",
+			false: "asking about the whole again",
+		}[ranged], "query", f.label(), "took", a.took)
+	}
 	if a.err == nil {
-		_ = level.Debug(c.Logger).Log("msg", "query done", "query", s.label(), "took", a.took)
+		_ = level.Debug(c.Logger).Log("msg", "query done", "query", f.label(), "took", a.took, "ranges", a.ranges.Ranges)
 		return
 	}
 	reason := reasonOf(a.err)
-	c.errors.WithLabelValues(s.label(), reason).Inc()
+	c.errors.WithLabelValues(f.label(), reason).Inc()
 	logger := level.Error(c.Logger)
 	if errors.Is(a.err, influx.ErrCanceled) {
 		logger = level.Debug(c.Logger)
 	}
-	fields := []any{"msg", "query failed", "query", s.label(), "reason", reason, "took", a.took, "err", a.err}
-	if stack != nil {
-		fields = append(fields, "stack", string(stack))
+	fields := []any{"msg", "query failed", "query", f.label(), "reason", reason, "took", a.took, "err", a.err}
+	if panicked := (*panicError)(nil); errors.As(a.err, &panicked) {
+		fields = append(fields, "stack", string(panicked.stack))
 	}
 	_ = logger.Log(fields...)
-}
-
-// stat is a row of the table, whatever its partial answer.
-type stat interface {
-	label() string // value of the label {query}
-	gauge() string // name of the gauge
-	desc() *prometheus.Desc
-	// ask answers the row's question; known is false when there is no value to give.
-	ask(run *scrape) (value float64, known bool, err error)
-}
-
-func (r row[P]) label() string { return r.query }
-func (r row[P]) gauge() string { return r.name }
-func (r row[P]) desc() *prometheus.Desc {
-	return prometheus.NewDesc(r.name, r.help, nil, nil)
-}
-
-func (r row[P]) ask(run *scrape) (float64, bool, error) {
-	span := run.span(r.text.from)
-	found, err := r.over(run, span)
-	if err != nil {
-		return 0, false, err
-	}
-	if found.empty() {
-		if err := run.prove(r.text.from, r.fields); err != nil {
-			return 0, false, err
-		}
-	}
-	value, known := r.value(found, span)
-	if !known {
-		return 0, false, nil
-	}
-	return value, true, finite(value)
-}
-
-// over asks the row's question about one range of time.
-func (r row[P]) over(run *scrape, span ranges.Range) (P, error) {
-	var found P
-	question := influx.Question{Statement: r.text.over(run.measurement(r.text.from), span), MaxBytes: r.maxBytes}
-	err := run.Database.Query(run.ctx, question, func(row influx.Row) (err error) {
-		found, err = r.read(found, row)
-		return err
-	})
-	if err != nil {
-		var nothing P
-		return nothing, err
-	}
-	return found, nil
 }

@@ -7,11 +7,9 @@ import (
 	"memdump_exporter/collector/ranges"
 )
 
-// A partial is what one question about one range of time answers. Partials of
-// ranges that tile a longer range merge into the partial of that range; the zero
-// value is the partial of a range that holds nothing.
+// A partial is what one question about one range of time answers.
 type partial[P any] interface {
-	merge(P) (P, error)
+	ranges.Partial[P]
 	// empty reports whether nothing was found. Servers answer "nothing there" and
 	// "no such field" alike, so an empty partial is looked into before it counts.
 	empty() bool
@@ -20,7 +18,7 @@ type partial[P any] interface {
 // total is a count or a sum, exact.
 type total int64
 
-func (t total) merge(other total) (total, error) {
+func (t total) Merge(other total) (total, error) {
 	if (other > 0 && t > math.MaxInt64-other) || (other < 0 && t < math.MinInt64-other) {
 		return 0, fmt.Errorf("%w: %d + %d overflows 64 bits", errOutOfRange, t, other)
 	}
@@ -35,7 +33,7 @@ type mean struct {
 	count int64
 }
 
-func (m mean) merge(other mean) (mean, error) {
+func (m mean) Merge(other mean) (mean, error) {
 	return mean{m.sum + other.sum, m.count + other.count}, nil
 }
 
@@ -47,7 +45,7 @@ type newest struct {
 	known bool
 }
 
-func (n newest) merge(other newest) (newest, error) {
+func (n newest) Merge(other newest) (newest, error) {
 	if !n.known || other.known && other.ns > n.ns {
 		return other, nil
 	}
@@ -60,7 +58,7 @@ func (n newest) empty() bool { return !n.known }
 // nanoseconds since 1970.
 type members map[string]int64
 
-func (m members) merge(other members) (members, error) {
+func (m members) Merge(other members) (members, error) {
 	if len(m) < len(other) {
 		m, other = other, m
 	}

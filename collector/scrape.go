@@ -15,6 +15,7 @@ type scrape struct {
 	*Collector
 	ctx context.Context
 	now time.Time
+	api influx.API
 
 	proofs [2]proof // by source
 }

@@ -22,6 +22,8 @@ type row[P partial[P]] struct {
 	fields []string
 	// maxBytes bounds an answer; 0 means the client's default.
 	maxBytes int64
+	// gateway is the question where InfluxQL is not spoken (gateway.go).
+	gateway gatewayStatement
 	// read adds one row of an answer to a partial.
 	read func(P, influx.Row) (P, error)
 	// value is the gauge's value over a range; false when there is none to give.
@@ -35,13 +37,14 @@ type row[P partial[P]] struct {
 // without it there is no sample at all.
 var stats = []stat{
 	row[total]{
-		query:  "dumps",
-		name:   "memdump_dumps",
-		help:   "Memory dumps on record: points with a sha256, of all time. 0 when there is none.",
-		text:   statement{sel: `COUNT("sha256") AS "value"`, from: dumps},
-		fields: []string{"sha256"},
-		read:   addTotal,
-		value:  whole,
+		query:   "dumps",
+		name:    "memdump_dumps",
+		help:    "Memory dumps on record: points with a sha256, of all time. 0 when there is none.",
+		text:    statement{sel: `COUNT("sha256") AS "value"`, from: dumps},
+		fields:  []string{"sha256"},
+		gateway: gatewayStatement{sel: `COUNT(sha256) AS dump_count`, value: onlyCount},
+		read:    addTotal,
+		value:   whole,
 	},
 	row[members]{
 		query:    "dumped_vms",
@@ -50,37 +53,41 @@ var stats = []stat{
 		text:     statement{sel: `LAST("sha256") AS "value"`, from: dumps, where: `"vmid" != ''`, tail: `GROUP BY "vmid"`},
 		fields:   []string{"sha256"},
 		maxBytes: maxSetBytes,
+		gateway:  gatewayStatement{sel: `COUNT(DISTINCT vmid) AS unique_vms`, value: onlyCount},
 		read:     addMember("vmid"),
 		value:    distinct,
 	},
 	row[total]{
-		query:  "compressed_bytes",
-		name:   "memdump_dumps_compressed_bytes",
-		help:   "Size of the memory dumps on record after compression (gzip_size_bytes), of all time, in bytes. Exact up to 2^53 (8 PiB), beyond that the nearest float64. 0 when there is none.",
-		text:   statement{sel: `SUM("gzip_size_bytes") AS "value"`, from: dumps},
-		fields: []string{"gzip_size_bytes"},
-		read:   addTotal,
-		value:  whole,
+		query:   "compressed_bytes",
+		name:    "memdump_dumps_compressed_bytes",
+		help:    "Size of the memory dumps on record after compression (gzip_size_bytes), of all time, in bytes. Exact up to 2^53 (8 PiB), beyond that the nearest float64. 0 when there is none.",
+		text:    statement{sel: `SUM("gzip_size_bytes") AS "value"`, from: dumps},
+		fields:  []string{"gzip_size_bytes"},
+		gateway: gatewayStatement{sel: `SUM(gzip_size_bytes) AS total_size`, value: onlyCount},
+		read:    addTotal,
+		value:   whole,
 	},
 	row[mean]{
-		query:  "duration_mean",
-		name:   "memdump_dump_duration_mean_seconds",
-		help:   "Mean time that a memory dump on record took (duration_sec), of all time, in seconds. Absent when there is none.",
-		text:   statement{sel: `SUM("duration_sec") AS "sum", COUNT("duration_sec") AS "count"`, from: dumps},
-		fields: []string{"duration_sec"},
-		read:   addMean,
+		query:   "duration_mean",
+		name:    "memdump_dump_duration_mean_seconds",
+		help:    "Mean time that a memory dump on record took (duration_sec), of all time, in seconds. Absent when there is none.",
+		text:    statement{sel: `SUM("duration_sec") AS "sum", COUNT("duration_sec") AS "count"`, from: dumps},
+		fields:  []string{"duration_sec"},
+		gateway: gatewayStatement{sel: `AVG(duration_sec) AS avg_duration`, value: onlyNumber},
+		read:    addMean,
 		value: func(m mean, _ ranges.Range) (float64, bool) {
 			return m.sum / float64(m.count), m.count > 0
 		},
 	},
 	row[newest]{
-		query:  "last_dump",
-		name:   "memdump_last_dump_timestamp_seconds",
-		help:   "Time of the newest memory dump on record (its start), in seconds since 1970. Absent when there is none.",
-		text:   statement{sel: `"sha256" AS "value"`, from: dumps, tail: `ORDER BY time DESC LIMIT 1`},
-		fields: []string{"sha256"},
-		read:   addNewest,
-		value:  func(n newest, _ ranges.Range) (float64, bool) { return seconds(n.ns), n.known },
+		query:   "last_dump",
+		name:    "memdump_last_dump_timestamp_seconds",
+		help:    "Time of the newest memory dump on record (its start), in seconds since 1970. Absent when there is none.",
+		text:    statement{sel: `"sha256" AS "value"`, from: dumps, tail: `ORDER BY time DESC LIMIT 1`},
+		fields:  []string{"sha256"},
+		gateway: gatewayStatement{sel: `time`, tail: `ORDER BY time DESC LIMIT 1`, value: onlyTime},
+		read:    addNewest,
+		value:   func(n newest, _ ranges.Range) (float64, bool) { return seconds(n.ns), n.known },
 	},
 	row[members]{
 		query:    "monitored_vms",
@@ -88,6 +95,7 @@ var stats = []stat{
 		help:     "VMs with telemetry in the look-back (--telemetry.lookback, by default the last 24 hours): distinct VMID, by any field. 0 when there is none.",
 		text:     statement{sel: `*`, from: telemetry, where: `"VMID" != ''`, tail: `GROUP BY "VMID" ORDER BY time DESC LIMIT 1`},
 		maxBytes: maxSetBytes,
+		gateway:  gatewayStatement{sel: `COUNT(DISTINCT "VMID") AS unique_vms`, value: onlyCount},
 		read:     addMember("VMID"),
 		value:    distinct,
 	},
@@ -146,7 +154,7 @@ func addTotal(t total, row influx.Row) (total, error) {
 	if n < 0 {
 		return 0, fmt.Errorf("%w: the server says %d", errOutOfRange, n)
 	}
-	return t.merge(total(n))
+	return t.Merge(total(n))
 }
 
 func addMean(m mean, row influx.Row) (mean, error) {
@@ -158,7 +166,7 @@ func addMean(m mean, row influx.Row) (mean, error) {
 	if err != nil {
 		return m, err
 	}
-	return m.merge(mean{sum, count})
+	return m.Merge(mean{sum, count})
 }
 
 func addNewest(n newest, row influx.Row) (newest, error) {
@@ -166,7 +174,7 @@ func addNewest(n newest, row influx.Row) (newest, error) {
 	if err != nil {
 		return n, err
 	}
-	return n.merge(newest{ns, true})
+	return n.Merge(newest{ns, true})
 }
 
 // addMember adds the value of a tag that the question groups by, with its time.

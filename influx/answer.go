@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"strconv"
+	"time"
 )
 
 // Row is one row of an answer. It is valid only during the call it is passed to.
@@ -30,6 +31,23 @@ func (r Row) Value(column string) (any, bool) {
 		}
 	}
 	return nil, false
+}
+
+// Only returns the name of the one column that is not "time".
+func (r Row) Only() (column string, err error) {
+	for _, name := range r.columns {
+		switch {
+		case name == "time":
+		case column != "":
+			return "", malformed("%d columns where one beside the time was expected", len(r.columns))
+		default:
+			column = name
+		}
+	}
+	if column == "" {
+		return "", malformed("no column beside the time")
+	}
+	return column, nil
 }
 
 func (r Row) number(column string) (json.Number, error) {
@@ -76,9 +94,23 @@ func (r Row) Float64(column string) (float64, error) {
 	return f, nil
 }
 
-// Time returns the column "time" in nanoseconds since 1970 (the client asks for
-// epoch=ns).
-func (r Row) Time() (int64, error) { return r.Int64("time") }
+// Time returns the column "time" in nanoseconds since 1970: a number, as epoch=ns
+// asks for, or RFC 3339, in UTC where it names no zone.
+func (r Row) Time() (int64, error) {
+	value, _ := r.Value("time")
+	text, ok := value.(string)
+	if !ok {
+		return r.Int64("time")
+	}
+	t, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil {
+		t, err = time.Parse("2006-01-02T15:04:05.999999999", text)
+	}
+	if err != nil || t.Before(time.Unix(0, math.MinInt64)) || t.After(time.Unix(0, math.MaxInt64)) {
+		return 0, malformed("the time is %.40q where nanoseconds or RFC 3339 were expected", text)
+	}
+	return t.UnixNano(), nil
+}
 
 // bounded reads at most left bytes and fails with ErrTooLarge beyond, so that a
 // cut answer can't pass for a whole one.
@@ -103,8 +135,8 @@ func (b *bounded) Read(p []byte) (int, error) {
 // 2.x and 3.x share, and calls row for each row as it is read. Rows already
 // passed on count for nothing when an error is returned.
 // https://docs.influxdata.com/influxdb/v1/tools/api/#query-http-endpoint
-func decodeAnswer(r io.Reader, status int, secret string, row func(Row) error) error {
-	d := &answerDecoder{json: json.NewDecoder(r), status: status, secret: secret, row: row}
+func decodeAnswer(r io.Reader, status int, hidden secrets, row func(Row) error) error {
+	d := &answerDecoder{json: json.NewDecoder(r), status: status, hidden: hidden, row: row}
 	d.json.UseNumber()
 	if err := d.document(); err != nil {
 		if callback := (*callbackError)(nil); errors.As(err, &callback) {
@@ -121,7 +153,7 @@ type callbackError struct{ error }
 type answerDecoder struct {
 	json   *json.Decoder
 	status int
-	secret string
+	hidden secrets
 	row    func(Row) error
 }
 
@@ -150,7 +182,7 @@ func (d *answerDecoder) document() error {
 		return err
 	}
 	if refusal != "" {
-		return serverError(d.status, refusal, d.secret)
+		return serverError(d.status, refusal, d.hidden)
 	}
 	if results != 1 {
 		return malformed("%d results for one statement", results)
@@ -177,7 +209,7 @@ func (d *answerDecoder) result() error {
 	case err != nil:
 		return err
 	case refusal != "":
-		return serverError(d.status, refusal, d.secret)
+		return serverError(d.status, refusal, d.hidden)
 	case partial:
 		return &Error{Kind: ErrTruncated, Err: errors.New("the server marks its answer as partial")}
 	}

@@ -9,12 +9,14 @@ package influx
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -26,11 +28,6 @@ const (
 	maxRefusalBytes = 4 << 10
 )
 
-// Secret returns a secret at the time it is needed, so that it can change while
-// the process runs. Its error must name where the secret was looked for, and must
-// not hold it.
-type Secret func() (string, error)
-
 // Config says which database is asked, and how. New checks it; no request is made.
 type Config struct {
 	// URL is the base URL, such as http://127.0.0.1:8181 or
@@ -40,9 +37,15 @@ type Config struct {
 	// Database is the name of the database: on 2.x that of a bucket or of a DBRP
 	// mapping.
 	Database string
-	// Token is sent as a header in the scheme that fits the server. Nil, or an
-	// empty answer, sends none.
-	Token Secret
+	// API is the one that questions go to; empty means APIAuto.
+	API API
+	// Username, with Password, or Token are the credentials; without either, none
+	// are sent. A nil Secret is one that is not given.
+	Username string
+	Password Secret
+	Token    Secret
+	// Scheme is how they are sent; empty means SchemeAuto.
+	Scheme Scheme
 	// UserAgent names us in the server's logs.
 	UserAgent string
 	// Transport makes the requests; NewTransport gives one with bounds.
@@ -61,18 +64,23 @@ func (e *ConfigError) Error() string { return "influx: " + e.Setting + " " + e.P
 // Client asks one database. It is safe for concurrent use, and made once so that
 // connections are kept alive.
 type Client struct {
-	base      *url.URL
-	database  string
-	token     Secret
-	userAgent string
-	http      *http.Client
+	config Config
+	base   *url.URL
+	http   *http.Client
 
 	server  atomic.Pointer[Server] // nil while not known
+	gateway atomic.Bool            // answers /api/v3/query and nothing else
 	probing chan struct{}          // holds one token: one probe at a time
 }
 
 // New checks the configuration and returns a client. The error is a *ConfigError.
 func New(c Config) (*Client, error) {
+	if c.API == "" {
+		c.API = APIAuto
+	}
+	if c.Scheme == "" {
+		c.Scheme = SchemeAuto
+	}
 	base, err := url.Parse(c.URL)
 	wrong := func(setting, problem string) (*Client, error) { return nil, &ConfigError{setting, problem} }
 	switch {
@@ -81,19 +89,27 @@ func New(c Config) (*Client, error) {
 	case base.Scheme != "http" && base.Scheme != "https", base.Host == "":
 		return wrong("URL", "must begin with http:// or https:// and name a host, such as http://127.0.0.1:8181")
 	case base.User != nil:
-		return wrong("URL", "must hold no user or password: set a token instead")
+		return wrong("URL", "must hold no user or password: they have settings of their own")
 	case base.RawQuery != "", base.Fragment != "", base.ForceQuery:
 		return wrong("URL", "must hold no query and no fragment: the database has its own setting")
 	case c.Database == "":
 		return wrong("Database", "is empty: expected a name such as vmstats")
+	case !slices.Contains(APIs(), c.API):
+		return wrong("API", fmt.Sprintf("is %q: expected one of %q", c.API, APIs()))
+	case !slices.Contains(Schemes(), c.Scheme):
+		return wrong("Scheme", fmt.Sprintf("is %q: expected one of %q", c.Scheme, Schemes()))
+	case c.Username != "" && c.Token != nil:
+		return wrong("Username", "is set beside a token: only one of them can be sent")
+	case c.Password != nil && c.Username == "":
+		return wrong("Password", "is set without a user")
+	case c.Username != "" && c.Scheme == SchemeBearer:
+		return wrong("Scheme", "is Bearer, which carries a token and no user")
 	case c.Transport == nil:
 		return wrong("Transport", "is nil")
 	}
 	return &Client{
-		base:      base,
-		database:  c.Database,
-		token:     c.Token,
-		userAgent: c.UserAgent,
+		config: c,
+		base:   base,
 		http: &http.Client{
 			Transport: c.Transport,
 			// A redirect would carry the token to wherever it points.
@@ -105,11 +121,13 @@ func New(c Config) (*Client, error) {
 
 // NewTransport returns a transport with bounds on everything but the length of a
 // request, which its context bounds. It takes no proxy from the environment, so
-// that a stray HTTP_PROXY never sees the token, and speaks HTTP/1.1.
-func NewTransport() *http.Transport {
+// that a stray HTTP_PROXY never sees the token, and speaks HTTP/1.1. A nil
+// configuration verifies servers by the system's certificates.
+func NewTransport(tlsConfig *tls.Config) *http.Transport {
 	dialer := &net.Dialer{Timeout: 2 * time.Second, KeepAlive: 15 * time.Second}
 	return &http.Transport{
 		DialContext:            dialer.DialContext,
+		TLSClientConfig:        tlsConfig,
 		TLSHandshakeTimeout:    2 * time.Second,
 		MaxConnsPerHost:        16,
 		MaxIdleConnsPerHost:    8,
@@ -121,9 +139,11 @@ func NewTransport() *http.Transport {
 
 // Question is one statement and the bound of its answer.
 type Question struct {
-	// Statement is one InfluxQL statement. Whoever builds it quotes what it names
-	// (Ident, String): a GET can drop a measurement on 1.x.
+	// Statement is one statement, in the language of the API. Whoever builds it
+	// quotes what it names (Ident, String): a GET can drop a measurement on 1.x.
 	Statement string
+	// API is APIInfluxQL, as empty is, or APIV3Query.
+	API API
 	// MaxBytes bounds the answer's body; 0 means DefaultMaxBytes.
 	MaxBytes int64
 }
@@ -138,19 +158,27 @@ func (c *Client) Query(ctx context.Context, q Question, row func(Row) error) err
 	if limit == 0 {
 		limit = DefaultMaxBytes
 	}
-	values := url.Values{"db": {c.database}, "epoch": {"ns"}, "q": {q.Statement}}
-	return c.get(ctx, "query", values, func(resp *http.Response, secret string) error {
+	path, values := "query", url.Values{"db": {c.config.Database}, "epoch": {"ns"}, "q": {q.Statement}}
+	if q.API == APIV3Query {
+		path = "api/v3/query"
+		values.Del("epoch")
+	}
+	err := c.get(ctx, path, values, func(resp *http.Response, hidden secrets) error {
 		if resp.StatusCode != http.StatusOK {
-			return refusal(resp, secret)
+			return refusal(resp, hidden)
 		}
-		return decodeAnswer(&bounded{r: resp.Body, left: limit}, resp.StatusCode, secret, row)
+		return decodeAnswer(&bounded{r: resp.Body, left: limit}, resp.StatusCode, hidden, row)
 	})
+	if err == nil && q.API == APIV3Query {
+		c.gateway.Store(true)
+	}
+	return err
 }
 
 // get makes one GET below the base URL and hands the response to read, which need
-// not close it, with the secret that was sent, which must not come back in an error.
+// not close it, with the secrets that were sent, which must not come back in an error.
 // What it learns of the server's identity it keeps.
-func (c *Client) get(ctx context.Context, path string, query url.Values, read func(resp *http.Response, secret string) error) error {
+func (c *Client) get(ctx context.Context, path string, query url.Values, read func(resp *http.Response, hidden secrets) error) error {
 	target := c.base.JoinPath(path)
 	target.RawQuery = query.Encode()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
@@ -160,8 +188,8 @@ func (c *Client) get(ctx context.Context, path string, query url.Values, read fu
 	// Asked for nothing else, a server has no reason to compress; what it sends
 	// compressed all the same is refused below.
 	req.Header.Set("Accept-Encoding", "identity")
-	req.Header.Set("User-Agent", c.userAgent)
-	secret, err := c.authorize(req)
+	req.Header.Set("User-Agent", c.config.UserAgent)
+	hidden, err := c.authorize(req)
 	if err != nil {
 		return err
 	}
@@ -175,7 +203,7 @@ func (c *Client) get(ctx context.Context, path string, query url.Values, read fu
 	if encoding := resp.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
 		return &Error{Kind: ErrMalformed, Status: resp.StatusCode, Err: fmt.Errorf("the answer is compressed (%.20q) unasked", encoding)}
 	}
-	err = read(resp, secret)
+	err = read(resp, hidden)
 	if changed(err) {
 		c.forget()
 	}
@@ -184,10 +212,10 @@ func (c *Client) get(ctx context.Context, path string, query url.Values, read fu
 
 // refusal reads the beginning of an answer that is not 200, in any of the forms
 // that the servers use: {"error":…}, {"code":…,"message":…}, bare text, nothing.
-func refusal(resp *http.Response, secret string) error {
+func refusal(resp *http.Response, hidden secrets) error {
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxRefusalBytes))
 	if err != nil && len(body) == 0 {
 		return readError(resp.StatusCode, err)
 	}
-	return serverError(resp.StatusCode, refusalText(body), secret)
+	return serverError(resp.StatusCode, refusalText(body), hidden)
 }

@@ -324,7 +324,7 @@ func TestQuery_secretFails(t *testing.T) {
 	var requests atomic.Int64
 	url := influxtest.Handle(t, func(http.ResponseWriter, *http.Request) { requests.Add(1) })
 	missing := errors.New("token file x: no such file")
-	client, err := influx.New(influx.Config{URL: url, Database: "db", Transport: influx.NewTransport(),
+	client, err := influx.New(influx.Config{URL: url, Database: "db", Transport: influx.NewTransport(nil),
 		Token: func() (string, error) { return "", missing }})
 	if err != nil {
 		t.Fatal(err)
@@ -397,7 +397,7 @@ func TestIdentify_hangs(t *testing.T) {
 }
 
 func TestNew_refuses(t *testing.T) {
-	transport := influx.NewTransport()
+	transport := influx.NewTransport(nil)
 	for _, c := range []influx.Config{
 		{URL: "", Database: "db", Transport: transport},
 		{URL: "localhost:8181", Database: "db", Transport: transport},

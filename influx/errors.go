@@ -146,14 +146,12 @@ func waitKind(err error, otherwise Kind) Kind {
 }
 
 // serverError turns what a server said into an error; a secret that it repeats is
-// left out. It is the only place that
-// reads a server's words; the words are those of recorded servers
-// (influxtest: no-database, refusals, auth, file-limit) and of the documents that
-// name limits (https://docs.influxdata.com/influxdb/v1/administration/config/).
-func serverError(status int, text, secret string) error {
-	if secret != "" {
-		text = strings.ReplaceAll(text, secret, "<secret>")
-	}
+// left out. It is the only place that reads a server's words; the words are those of
+// recorded servers (influxtest: no-database, refusals, auth, file-limit) and of the
+// documents that name limits
+// (https://docs.influxdata.com/influxdb/v1/administration/config/).
+func serverError(status int, text string, hidden secrets) error {
+	text = hidden.hide(text)
 	return &Error{Kind: classify(status, strings.ToLower(text)), Status: status, Text: quote(text)}
 }
 

@@ -16,7 +16,7 @@ import (
 
 func newClient(t *testing.T, url, database string, token string) *influx.Client {
 	t.Helper()
-	transport := influx.NewTransport()
+	transport := influx.NewTransport(nil)
 	t.Cleanup(transport.CloseIdleConnections)
 	client, err := influx.New(influx.Config{
 		URL: url, Database: database, UserAgent: "memdump_exporter/test", Transport: transport,

@@ -53,9 +53,12 @@ func (c *Client) Identify(ctx context.Context) (Server, error) {
 		return *known, nil
 	}
 	var server Server
-	err := c.get(ctx, "ping", nil, func(resp *http.Response, secret string) error {
+	err := c.get(ctx, "ping", nil, func(resp *http.Response, hidden secrets) error {
+		if resp.StatusCode == http.StatusNotFound { // every InfluxDB has a /ping
+			return nil
+		}
 		if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusNoContent {
-			return refusal(resp, secret)
+			return refusal(resp, hidden)
 		}
 		body, err := io.ReadAll(io.LimitReader(resp.Body, maxRefusalBytes))
 		if err != nil {
@@ -119,7 +122,10 @@ func (c *Client) notice(resp *http.Response) {
 	c.forget()
 }
 
-func (c *Client) forget() { c.server.Store(nil) }
+func (c *Client) forget() {
+	c.server.Store(nil)
+	c.gateway.Store(false)
+}
 
 // changed reports whether a failure makes it doubtful who answers.
 func changed(err error) bool {
@@ -129,29 +135,6 @@ func changed(err error) bool {
 		}
 	}
 	return false
-}
-
-// authorize sets the header that the server takes (influxtest: recording auth):
-// 2.x takes "Token" and refuses "Bearer"; 3.x takes both; 1.x takes
-// "Token user:password", or a JWT as "Bearer". It returns the secret that it sends.
-func (c *Client) authorize(req *http.Request) (secret string, err error) {
-	if c.token == nil {
-		return "", nil
-	}
-	token, err := c.token()
-	if err != nil {
-		return "", &Error{Kind: ErrCredentials, Err: err}
-	}
-	if token == "" {
-		return "", nil
-	}
-	scheme := "Bearer "
-	if known := c.server.Load(); known != nil &&
-		(known.Major == 2 || known.Major == 1 && strings.Contains(token, ":")) {
-		scheme = "Token "
-	}
-	req.Header.Set("Authorization", scheme+token)
-	return token, nil
 }
 
 // refusalText finds the server's words in an answer that is not 200.

@@ -31,7 +31,7 @@ func newHandler(o options, base, logger log.Logger) (http.Handler, error) {
 		Database:  o.influxDatabase,
 		Token:     func() (string, error) { return o.influxToken, nil },
 		UserAgent: name + "/" + version.Version,
-		Transport: influx.NewTransport(),
+		Transport: influx.NewTransport(nil),
 	})
 	if err != nil {
 		return nil, named(err)

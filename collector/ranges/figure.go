@@ -19,9 +19,9 @@ type Partial[P any] interface{ Merge(P) (P, error) }
 type Ask[P any] func(context.Context, Range) (P, error)
 
 var (
-	// ErrTooWide: the server refuses a range for its width.
+	// ErrTooWide says that the server refuses a range for its width.
 	ErrTooWide = errors.New("the range is too wide")
-	// ErrTooSlow: the answer did not come in time.
+	// ErrTooSlow says that the answer did not come in time.
 	ErrTooSlow = errors.New("the answer took too long")
 )
 
@@ -37,6 +37,9 @@ const (
 	// Cached always asks in ranges and keeps the answers about closed ones.
 	Cached Mode = "cached"
 )
+
+// Modes returns what Config.Mode can be.
+func Modes() []Mode { return []Mode{Auto, Whole, Cached} }
 
 // Config says how a figure is kept.
 type Config struct {
@@ -216,7 +219,7 @@ func (f *Figure[P]) inRanges(ctx context.Context, span Range, ask Ask[P]) (P, er
 	f.arrange(now, span)
 	due := f.dueBy(now)
 	f.previous = now
-	answered := false
+	before, answered := len(f.tiles), false
 	for wave := f.wave(due); len(wave) > 0; wave = f.wave(due) {
 		results := f.askWave(ctx, span, wave, ask)
 		for _, r := range results {
@@ -238,6 +241,10 @@ func (f *Figure[P]) inRanges(ctx context.Context, span Range, ask Ask[P]) (P, er
 			}
 		}
 		if failure != nil {
+			if !answered && len(f.tiles) > before {
+				// Refused whatever the width: the cuts have taught nothing.
+				f.tiles, f.refusals, f.baseTiles = nil, nil, 0
+			}
 			return nothing, failure
 		}
 	}

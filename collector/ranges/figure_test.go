@@ -307,6 +307,34 @@ func TestFigure_hangs(t *testing.T) {
 	})
 }
 
+// TestFigure_refused: a server that refuses whatever it is asked is asked a few dozen
+// questions a call, call after call, and believed as soon as it answers.
+func TestFigure_refused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer(1)
+		s.history(100, 500)
+		f := New[ids](Config{Mode: Auto, Settle: 24 * time.Hour, Now: time.Now})
+		refuse := func(context.Context, Range) (ids, error) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.questions++
+			return nil, ErrTooWide
+		}
+		for range 50 {
+			before := s.questions
+			if _, _, err := f.Over(t.Context(), All, refuse); !errors.Is(err, ErrTooWide) || s.questions-before > 100 {
+				t.Fatalf("%v after %d questions", err, s.questions-before)
+			}
+			time.Sleep(time.Minute)
+		}
+		got, _, err := call(f, s, All, 10*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sameIDs(t, got, s.truth(All))
+	})
+}
+
 // TestFigure_steady: a call costs the open range and now and then one other.
 func TestFigure_steady(t *testing.T) {
 	for every, most := range map[time.Duration]int{

@@ -1,0 +1,97 @@
+package collector
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"memdump_exporter/collector/ranges"
+	"memdump_exporter/influx"
+)
+
+// stat is a row of the table, whatever its partial answer.
+type stat interface {
+	label() string // value of the label {query}
+	gauge() string // name of the gauge
+	desc() *prometheus.Desc
+	source() source
+	// keep returns the row with the place where its partial answers are kept.
+	keep(ranges.Config) figure
+}
+
+// figure is a row in use.
+type figure interface {
+	stat
+	// ask answers the row's question in one scrape.
+	ask(*scrape) answer
+}
+
+func (r row[P]) label() string  { return r.query }
+func (r row[P]) gauge() string  { return r.name }
+func (r row[P]) source() source { return r.text.from }
+func (r row[P]) desc() *prometheus.Desc {
+	return prometheus.NewDesc(r.name, r.help, nil, nil)
+}
+func (r row[P]) keep(c ranges.Config) figure { return kept[P]{r, ranges.New[P](c)} }
+
+// kept is a row and its partial answers.
+type kept[P partial[P]] struct {
+	row[P]
+	partials *ranges.Figure[P]
+}
+
+func (k kept[P]) ask(run *scrape) (a answer) {
+	if run.api != influx.APIV3Query {
+		if a = k.askInfluxQL(run); !run.mayBeGateway(a.err) {
+			return a
+		}
+	}
+	a = answer{ranges: ranges.State{Ranges: 1}}
+	if a.value, a.known, a.err = k.askGateway(run); a.err == nil {
+		a.ranges.OldestCheck, a.err = run.now, finite(a.value)
+	}
+	return a
+}
+
+func (k kept[P]) askInfluxQL(run *scrape) (a answer) {
+	span := run.span(k.text.from)
+	var found P
+	found, a.ranges, a.err = k.partials.Over(run.ctx, span, func(ctx context.Context, r ranges.Range) (part P, err error) {
+		err = contain(func() (err error) {
+			part, err = k.over(ctx, run, r)
+			return err
+		})
+		return part, err
+	})
+	if a.err == nil && found.empty() {
+		a.err = run.prove(k.text.from, k.fields)
+	}
+	if a.err != nil {
+		return a
+	}
+	if a.value, a.known = k.value(found, span); a.known {
+		a.err = finite(a.value)
+	}
+	return a
+}
+
+// over asks the row's question about one range of time.
+func (k kept[P]) over(ctx context.Context, run *scrape, r ranges.Range) (P, error) {
+	var found, nothing P
+	question := influx.Question{Statement: k.text.over(run.measurement(k.text.from), r), MaxBytes: k.maxBytes}
+	err := run.Database.Query(ctx, question, func(row influx.Row) (err error) {
+		found, err = k.read(found, row)
+		return err
+	})
+	switch {
+	case errors.Is(err, influx.ErrFileLimit):
+		return nothing, fmt.Errorf("%w: %w", ranges.ErrTooWide, err)
+	case errors.Is(err, influx.ErrTimeout):
+		return nothing, fmt.Errorf("%w: %w", ranges.ErrTooSlow, err)
+	case err != nil:
+		return nothing, err
+	}
+	return found, nil
+}
