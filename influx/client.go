@@ -204,7 +204,8 @@ func (c *Client) get(ctx context.Context, path string, query url.Values, read fu
 		return &Error{Kind: ErrMalformed, Status: resp.StatusCode, Err: fmt.Errorf("the answer is compressed (%.20q) unasked", encoding)}
 	}
 	err = read(resp, hidden)
-	if changed(err) {
+	// Where nothing presents itself as InfluxDB, a missing path is no news.
+	if known := c.server.Load(); changed(err) && (known == nil || known.Major != 0 || !errors.Is(err, ErrNotFound)) {
 		c.forget()
 	}
 	return err

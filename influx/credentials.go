@@ -15,8 +15,9 @@ type Secret func() (string, error)
 // Scheme is how credentials are sent.
 type Scheme string
 
+// SchemeAuto is Basic for a user, and for a token what the server takes; the others
+// are sent as they are named.
 const (
-	// SchemeAuto is Basic for a user, and for a token what the server takes.
 	SchemeAuto   Scheme = "auto"
 	SchemeBasic  Scheme = "Basic"
 	SchemeToken  Scheme = "Token"

@@ -1,25 +1,35 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
+	promconfig "github.com/prometheus/common/config"
 	"github.com/prometheus/common/version"
 	"github.com/prometheus/exporter-toolkit/web"
 	"github.com/prometheus/exporter-toolkit/web/kingpinflag"
+
+	"memdump_exporter/collector/ranges"
+	"memdump_exporter/influx"
 )
 
 const name = "memdump_exporter"
 
 // options are the flags, as given or by default.
 type options struct {
-	influxURL, influxDatabase, influxToken string
+	influxURL, influxDatabase, influxAPI string
+	influxUsername, influxScheme         string
+	influxToken, influxTokenFile         string
+	influxPassword, influxPasswordFile   string
+	influxRanges                         string
+	tls                                  promconfig.TLSConfig
 
 	dumpsMeasurement, telemetryMeasurement string
-	telemetryLookback                      time.Duration
+	dumpsSettle, telemetryLookback         time.Duration
 
 	scrapeTimeout, scrapeTimeoutOffset time.Duration
 
@@ -40,11 +50,37 @@ func newApplication(o *options) *kingpin.Application {
 		Envar("INFLUX_URL").Default("http://localhost:8181").StringVar(&o.influxURL)
 	app.Flag("influx.db", "Database: on 2.x the name of a bucket or of a DBRP mapping.").
 		Envar("INFLUX_DB").Default("vmstats").StringVar(&o.influxDatabase)
-	app.Flag("influx.token", "Token with the right to read the database (on 1.x: user:password). Better set in the environment: arguments can be read by every user of the machine.").
+	app.Flag("influx.api", "How to ask: influxql (/query of InfluxDB 1.x, 2.x and 3.x), v3-query (/api/v3/query of a gateway such as the old service expected), or auto, which asks the latter only where the former is not found.").
+		Envar("INFLUX_API").Default(string(influx.APIAuto)).StringVar(&o.influxAPI)
+	app.Flag("influx.token", "Token with the right to read the database (on 1.x: user:password). Better set in the environment or in a file: arguments can be read by every user of the machine.").
 		Envar("INFLUX_TOKEN").StringVar(&o.influxToken)
+	app.Flag("influx.token-file", "File that holds the token instead; read anew for each request.").
+		Envar("INFLUX_TOKEN_FILE").StringVar(&o.influxTokenFile)
+	app.Flag("influx.username", "User, instead of a token.").
+		Envar("INFLUX_USERNAME").StringVar(&o.influxUsername)
+	app.Flag("influx.password", "The user's password. Better set in the environment or in a file.").
+		Envar("INFLUX_PASSWORD").StringVar(&o.influxPassword)
+	app.Flag("influx.password-file", "File that holds the password instead; read anew for each request.").
+		Envar("INFLUX_PASSWORD_FILE").StringVar(&o.influxPasswordFile)
+	app.Flag("influx.auth-scheme", "How credentials are sent: Basic, Token, Bearer, or auto: Basic for a user; for a token Token to 2.x, Bearer to 3.x and to what can't be told.").
+		Envar("INFLUX_AUTH_SCHEME").Default(string(influx.SchemeAuto)).StringVar(&o.influxScheme)
+	app.Flag("influx.tls.ca-file", "File with the certificates that InfluxDB's is verified by, instead of the system's; read anew for each request.").
+		Envar("INFLUX_TLS_CA_FILE").StringVar(&o.tls.CAFile)
+	app.Flag("influx.tls.cert-file", "File with the certificate to show to InfluxDB; read anew for each request.").
+		Envar("INFLUX_TLS_CERT_FILE").StringVar(&o.tls.CertFile)
+	app.Flag("influx.tls.key-file", "File with the key of that certificate.").
+		Envar("INFLUX_TLS_KEY_FILE").StringVar(&o.tls.KeyFile)
+	app.Flag("influx.tls.server-name", "Name that InfluxDB's certificate must bear, where it is not that of --influx.url.").
+		Envar("INFLUX_TLS_SERVER_NAME").StringVar(&o.tls.ServerName)
+	app.Flag("influx.tls.insecure-skip-verify", "Do not verify InfluxDB's certificate: whoever stands between can read the token and answer in its name.").
+		Envar("INFLUX_TLS_INSECURE_SKIP_VERIFY").BoolVar(&o.tls.InsecureSkipVerify)
+	app.Flag("influx.ranges", "When to ask about a figure in ranges of time and keep the answers about closed ones: cached (always), whole (never), or auto: when InfluxDB refuses to answer about the whole, or takes more than a quarter of a scrape's time for it.").
+		Envar("INFLUX_RANGES").Default(string(ranges.Auto)).StringVar(&o.influxRanges)
 
 	app.Flag("dumps.measurement", "Measurement that holds a point for each memory dump.").
 		Default("mem_dumps").StringVar(&o.dumpsMeasurement)
+	app.Flag("dumps.settle", "How late after a dump's start its point may arrive and still show with the next scrape, while figures are kept in ranges.").
+		Default("24h").DurationVar(&o.dumpsSettle)
 	app.Flag("telemetry.measurement", "Measurement that holds a point every few seconds for each running VM.").
 		Default("vm_info").StringVar(&o.telemetryMeasurement)
 	app.Flag("telemetry.lookback", "How far back telemetry makes a VM count as monitored.").
@@ -90,6 +126,16 @@ func (o options) check() error {
 		return fmt.Errorf("--scrape.timeout is %v: expected a time longer than 0, such as 10s", o.scrapeTimeout)
 	case o.scrapeTimeoutOffset < 0:
 		return fmt.Errorf("--scrape.timeout-offset is %v: expected 0 or longer, such as 500ms", o.scrapeTimeoutOffset)
+	case o.influxToken != "" && o.influxTokenFile != "":
+		return errors.New("--influx.token (INFLUX_TOKEN) and --influx.token-file (INFLUX_TOKEN_FILE) are both set: expected one of them")
+	case o.influxPassword != "" && o.influxPasswordFile != "":
+		return errors.New("--influx.password (INFLUX_PASSWORD) and --influx.password-file (INFLUX_PASSWORD_FILE) are both set: expected one of them")
+	case (o.tls.CertFile == "") != (o.tls.KeyFile == ""):
+		return errors.New("--influx.tls.cert-file and --influx.tls.key-file: expected both or neither")
+	case !slices.Contains(ranges.Modes(), ranges.Mode(o.influxRanges)):
+		return fmt.Errorf("--influx.ranges is %q: expected one of %q", o.influxRanges, ranges.Modes())
+	case o.dumpsSettle < 0:
+		return fmt.Errorf("--dumps.settle is %v: expected 0 or longer, such as 24h", o.dumpsSettle)
 	case o.telemetryLookback <= 0:
 		return fmt.Errorf("--telemetry.lookback is %v: expected a time longer than 0, such as 24h", o.telemetryLookback)
 	case o.dumpsMeasurement == "":

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -10,13 +9,13 @@ import (
 	"time"
 
 	"github.com/go-kit/log"
+	"github.com/go-kit/log/level"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	versioncollector "github.com/prometheus/client_golang/prometheus/collectors/version"
-	"github.com/prometheus/common/version"
 
 	"memdump_exporter/collector"
-	"memdump_exporter/influx"
+	"memdump_exporter/collector/ranges"
 )
 
 const (
@@ -26,21 +25,21 @@ const (
 
 // newHandler wires the parts together: flags in, routes out. It asks nothing yet.
 func newHandler(o options, base, logger log.Logger) (http.Handler, error) {
-	client, err := influx.New(influx.Config{
-		URL:       o.influxURL,
-		Database:  o.influxDatabase,
-		Token:     func() (string, error) { return o.influxToken, nil },
-		UserAgent: name + "/" + version.Version,
-		Transport: influx.NewTransport(nil),
-	})
+	client, err := newClient(o)
 	if err != nil {
-		return nil, named(err)
+		return nil, err
+	}
+	if o.tls.InsecureSkipVerify {
+		_ = level.Warn(logger).Log("msg", "the certificate of InfluxDB is not verified (--influx.tls.insecure-skip-verify)")
 	}
 	metrics, err := collector.New(collector.Config{
 		Database:             client,
 		DumpsMeasurement:     o.dumpsMeasurement,
 		TelemetryMeasurement: o.telemetryMeasurement,
 		TelemetryLookback:    o.telemetryLookback,
+		Ranges:               ranges.Mode(o.influxRanges),
+		DumpsSettle:          o.dumpsSettle,
+		Insecure:             o.tls.InsecureSkipVerify,
 		Logger:               log.With(logger, "component", "collector"),
 		Now:                  time.Now,
 	})
@@ -68,16 +67,6 @@ func newHandler(o options, base, logger log.Logger) (http.Handler, error) {
 		mux.Handle("GET /{$}", landingPage(o, metrics))
 	}
 	return mux, nil
-}
-
-// named says which flag a setting of the client comes from.
-func named(err error) error {
-	if wrong := (*influx.ConfigError)(nil); errors.As(err, &wrong) {
-		if flag, ok := map[string]string{"URL": "--influx.url (INFLUX_URL)", "Database": "--influx.db (INFLUX_DB)"}[wrong.Setting]; ok {
-			return errors.New(flag + " " + wrong.Problem)
-		}
-	}
-	return err
 }
 
 func answer(text string) http.HandlerFunc {

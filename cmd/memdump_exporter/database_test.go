@@ -1,0 +1,248 @@
+package main
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"io"
+	"log"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"memdump_exporter/influx/influxtest"
+)
+
+func write(t *testing.T, file, text string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// putInPlace puts a file in place as Kubernetes does: whole, by a rename.
+func putInPlace(t *testing.T, file, text string) {
+	t.Helper()
+	write(t, file+".new", text)
+	if err := os.Rename(file+".new", file); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestTokenFile: the next scrape uses what is in the file now, and a file that holds no
+// token is one clear reason, and no request without credentials.
+func TestTokenFile(t *testing.T) {
+	server := startInfluxDB(t)
+	store(t, server, "vmstats", influxtest.Believable(5, time.Now()))
+	w := watchInfluxDB(t, server)
+	file := filepath.Join(t.TempDir(), "token")
+	write(t, file, "canary-first\n")
+	e := startExporter(t, []string{"INFLUX_URL=" + w.URL, "INFLUX_TOKEN_FILE=" + file})
+
+	for _, step := range []struct {
+		name   string
+		change func()
+		want   string // the header; empty: no request
+		says   string // in the log
+	}{
+		{"first", func() {}, "Bearer canary-first", ""},
+		{"in place", func() { write(t, file, "canary-second") }, "Bearer canary-second", ""},
+		{"atomically", func() { putInPlace(t, file, "  canary-third\r\n") }, "Bearer canary-third", ""},
+		{"empty", func() { write(t, file, " \n") }, "", file + " is empty"},
+		{"back", func() { write(t, file, "canary-fourth") }, "Bearer canary-fourth", ""},
+		{"huge", func() { write(t, file, strings.Repeat("canary", 20_000)) }, "", file + " has more than 65536 bytes"},
+		{"two lines", func() { write(t, file, "canary-a\ncanary-b") }, "", "a control character"},
+		{"gone", func() { _ = os.Remove(file) }, "", "no such file"},
+		{"a directory", func() { _ = os.Mkdir(file, 0o700) }, "", file + " is not a file"},
+		{"back again", func() { _ = os.Remove(file); write(t, file, "canary-fifth") }, "Bearer canary-fifth", ""},
+	} {
+		step.change()
+		w.taken()
+		logged := len(e.Logs())
+		got := e.scrape(t)
+		requests := w.taken()
+		if step.want != "" {
+			if up := got.gauges("memdump_up")["memdump_up"]; up != 1 {
+				t.Errorf("%s: memdump_up is %v", step.name, up)
+			}
+			for _, r := range requests {
+				if header := r.Header.Get("Authorization"); header != step.want {
+					t.Errorf("%s: %s with %q", step.name, r.URL.Path, header)
+				}
+			}
+			continue
+		}
+		checkAway(t, step.name, got, "credentials")
+		if len(requests) > 0 {
+			t.Errorf("%s: %d requests were sent", step.name, len(requests))
+		}
+		if log := e.Logs()[logged:]; !strings.Contains(log, "--influx.token-file") && step.name != "two lines" || !strings.Contains(log, step.says) {
+			t.Errorf("%s: the log does not say %q\n%s", step.name, step.says, log)
+		}
+	}
+	everything := e.Logs() + get(t, e.URL+"/metrics", http.StatusOK) + get(t, e.URL+"/", http.StatusOK)
+	if strings.Contains(everything, "canary") {
+		t.Errorf("a token came out:\n%s", everything)
+	}
+}
+
+// authority signs certificates for a test.
+type authority struct {
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+	PEM  string
+}
+
+func newAuthority(t *testing.T) *authority {
+	t.Helper()
+	a := &authority{}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test CA"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
+	}
+	a.key = newKey(t)
+	der := sign(t, template, template, &a.key.PublicKey, a.key)
+	a.cert, a.PEM = parseCert(t, der), toPEM("CERTIFICATE", der)
+	return a
+}
+
+func newKey(t *testing.T) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func sign(t *testing.T, template, parent *x509.Certificate, public *ecdsa.PublicKey, key *ecdsa.PrivateKey) []byte {
+	t.Helper()
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, public, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
+}
+
+func parseCert(t *testing.T, der []byte) *x509.Certificate {
+	t.Helper()
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert
+}
+
+func toPEM(kind string, der []byte) string {
+	var b bytes.Buffer
+	_ = pem.Encode(&b, &pem.Block{Type: kind, Bytes: der})
+	return b.String()
+}
+
+// issue returns the PEM of a certificate for a name, and of its key.
+func (a *authority) issue(t *testing.T, dnsName string) (cert, key string) {
+	t.Helper()
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: dnsName}, DNSNames: []string{dnsName},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	private := newKey(t)
+	der, err := x509.MarshalECPrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return toPEM("CERTIFICATE", sign(t, template, a.cert, &private.PublicKey, a.key)), toPEM("EC PRIVATE KEY", der)
+}
+
+// TestTLS: a server is verified by the CA that is named, and shown a certificate, both
+// as their files are now; not verifying is visible.
+func TestTLS(t *testing.T) {
+	server := startInfluxDB(t)
+	h := influxtest.Believable(5, time.Now())
+	store(t, server, "vmstats", h)
+	ca := newAuthority(t)
+	front := tlsFront(t, server.URL, ca)
+
+	dir := t.TempDir()
+	caFile, certFile, keyFile := filepath.Join(dir, "ca"), filepath.Join(dir, "cert"), filepath.Join(dir, "key")
+	cert, key := ca.issue(t, "exporter")
+	write(t, caFile, ca.PEM)
+	write(t, certFile, cert)
+	write(t, keyFile, key)
+	env := []string{"INFLUX_URL=" + front}
+	client := []string{"--influx.tls.cert-file=" + certFile, "--influx.tls.key-file=" + keyFile}
+	named := "--influx.tls.server-name=influx.example"
+	good := append([]string{"--influx.tls.ca-file=" + caFile, named}, client...)
+
+	e := startExporter(t, env, good...)
+	truth(h).holds(t, e.scrape(t))
+	if insecure := e.scrape(t).gauges("memdump_influxdb_tls_insecure")["memdump_influxdb_tls_insecure"]; insecure != 0 {
+		t.Errorf("memdump_influxdb_tls_insecure is %v", insecure)
+	}
+	putInPlace(t, caFile, newAuthority(t).PEM)
+	checkAway(t, "another CA", e.scrape(t), "unreachable")
+	putInPlace(t, caFile, ca.PEM)
+	if up := e.scrape(t).gauges("memdump_up")["memdump_up"]; up != 1 {
+		t.Errorf("memdump_up is %v with the right CA back", up)
+	}
+
+	for name, args := range map[string][]string{
+		"unknown CA":     append([]string{named}, client...),
+		"another name":   append([]string{"--influx.tls.ca-file=" + caFile}, client...),
+		"no certificate": {"--influx.tls.ca-file=" + caFile, named},
+	} {
+		checkAway(t, name, startExporter(t, env, args...).scrape(t), "unreachable")
+	}
+	careless := startExporter(t, env, append([]string{"--influx.tls.insecure-skip-verify"}, client...)...)
+	got := careless.scrape(t)
+	truth(h).holds(t, got)
+	if insecure := got.gauges("memdump_influxdb_tls_insecure")["memdump_influxdb_tls_insecure"]; insecure != 1 {
+		t.Errorf("memdump_influxdb_tls_insecure is %v", insecure)
+	}
+	if !strings.Contains(careless.Logs(), "level=warn") || !strings.Contains(careless.Logs(), "--influx.tls.insecure-skip-verify") {
+		t.Errorf("no warning in\n%s", careless.Logs())
+	}
+}
+
+// tlsFront is a proxy for influx.example that asks for a certificate of the same CA.
+func tlsFront(t *testing.T, influxdb string, ca *authority) string {
+	t.Helper()
+	cert, key := ca.issue(t, "influx.example")
+	pair, err := tls.X509KeyPair([]byte(cert), []byte(key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(ca.cert)
+	target, err := url.Parse(influxdb)
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := &http.Transport{}
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	proxy.Transport = transport
+	front := httptest.NewUnstartedServer(proxy)
+	front.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert}
+	front.Config.ErrorLog = log.New(io.Discard, "", 0) // refusals are what is tested
+	front.StartTLS()
+	t.Cleanup(func() { front.Close(); transport.CloseIdleConnections() })
+	_, port, err := net.SplitHostPort(front.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "https://127.0.0.1:" + port
+}

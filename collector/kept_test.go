@@ -1,0 +1,300 @@
+package collector_test
+
+import (
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-kit/log"
+	dto "github.com/prometheus/client_model/go"
+
+	"memdump_exporter/collector"
+	"memdump_exporter/collector/ranges"
+	"memdump_exporter/influx"
+	"memdump_exporter/influx/influxtest"
+)
+
+// clock is the collector's, which a test moves.
+type clock struct{ now time.Time }
+
+func (c *clock) Now() time.Time { return c.now }
+
+func collectorAt(t *testing.T, db collector.Database, mode ranges.Mode, c *clock) *collector.Collector {
+	t.Helper()
+	made, err := collector.New(collector.Config{
+		Database: db, DumpsMeasurement: influxtest.Dumps, TelemetryMeasurement: influxtest.Telemetry,
+		TelemetryLookback: 24 * time.Hour, Ranges: mode, DumpsSettle: 24 * time.Hour, Logger: log.NewNopLogger(), Now: c.Now,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return made
+}
+
+// truthOf is what the gauges must say, from the writer of the data.
+func truthOf(h *influxtest.History, now time.Time) map[string]float64 {
+	known := h.Truth(now.UnixNano(), 24*time.Hour)
+	want := map[string]float64{
+		"memdump_up":                     1,
+		"memdump_dumps":                  float64(known.Dumps),
+		"memdump_dumped_vms":             float64(known.DumpedVMs),
+		"memdump_dumps_compressed_bytes": float64(known.CompressedBytes),
+		"memdump_monitored_vms":          float64(known.MonitoredVMs),
+	}
+	if mean, ok := known.Mean(); ok {
+		want["memdump_dump_duration_mean_seconds"] = mean
+	}
+	if last, ok := known.Last(); ok {
+		want["memdump_last_dump_timestamp_seconds"] = last
+	}
+	return want
+}
+
+func sameGauges(t *testing.T, c *collector.Collector, families []*dto.MetricFamily, want map[string]float64) {
+	t.Helper()
+	got := gauges(families)
+	for name, value := range want {
+		if g, ok := got[name]; !ok || g != value {
+			t.Errorf("%s is %v (there: %v), want %v", name, g, ok, value)
+		}
+	}
+	for name, value := range got {
+		if _, ok := want[name]; !ok {
+			t.Errorf("%s is %v, want it not to be there", name, value)
+		}
+	}
+	if t.Failed() {
+		for _, status := range c.Statuses() {
+			t.Logf("%s: %v, %+v", status.Query, status.Err, status.Ranges)
+		}
+		t.FailNow()
+	}
+}
+
+// edgy is a history that is hard to cut: gaps of weeks, points in the future, on the
+// borders of blocks and of the ranges that are laid from now, and a nanosecond beside.
+func edgy(rng *rand.Rand, now time.Time) *influxtest.History {
+	h := &influxtest.History{}
+	add := func(at time.Time) {
+		vm := fmt.Sprint("vm", rng.IntN(40))
+		h.Add(influxtest.Point{Measurement: influxtest.Dumps, Tags: map[string]string{"dom": vm, "vmid": vm}, TimeNs: at.UnixNano(),
+			Fields: map[string]any{"sha256": "x", "duration_sec": float64(rng.IntN(800)) / 8, "gzip_size_bytes": rng.Int64N(1 << 40)}})
+	}
+	for range 250 {
+		age := time.Duration(rng.Int64N(int64(150 * 24 * time.Hour)))
+		if age > 30*24*time.Hour && age < 65*24*time.Hour {
+			age /= 100
+		}
+		at := now.Add(-age)
+		if rng.IntN(3) == 0 {
+			at = at.Truncate(10 * time.Minute)
+		}
+		add(at)
+	}
+	for age := 24 * time.Hour; age < 150*24*time.Hour; age *= 2 {
+		for _, beside := range []time.Duration{-1, 0, 1} {
+			add(now.Add(-age + beside))
+		}
+	}
+	add(now)
+	add(now.Add(1))
+	add(now.Add(time.Hour))
+	add(now.Add(50 * 24 * time.Hour))
+	add(time.Unix(0, 0))
+	for i := range 30 {
+		sampleAt(h, fmt.Sprint("vm", i), now.Add(-time.Duration(rng.Int64N(int64(26*time.Hour)))))
+	}
+	for i, at := range []time.Time{now.Add(-24 * time.Hour), now.Add(-24*time.Hour - 1), now, now.Add(1), now.Add(-time.Hour)} {
+		sampleAt(h, fmt.Sprint("edge", i), at)
+	}
+	return h
+}
+
+func sampleAt(h *influxtest.History, vm string, at time.Time) {
+	h.Add(influxtest.Point{Measurement: influxtest.Telemetry, Tags: map[string]string{"VMID": vm, "name": vm}, TimeNs: at.UnixNano(), Fields: map[string]any{"cpu": 1.5}})
+}
+
+// TestKept_fileLimit: on a real InfluxDB behind the limit of InfluxDB 3, as two of its
+// versions refuse, every figure is exact.
+func TestKept_fileLimit(t *testing.T) {
+	server := startInfluxDB(t)
+	c := &clock{now: time.Now().Truncate(time.Microsecond)}
+	h := edgy(rand.New(rand.NewPCG(1, 2)), c.now)
+	if err := server.Exec(t.Context(), "CREATE DATABASE edgy"); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Write(t.Context(), "edgy", h.Lines()); err != nil {
+		t.Fatal(err)
+	}
+	for _, as := range []string{"influxdb-3.6.0", "influxdb-3.8.3"} {
+		for _, limit := range []int{432, 20, 2} {
+			t.Run(fmt.Sprintf("%s/%d", as, limit), func(t *testing.T) {
+				front := influxtest.LimitFiles(t, server.URL, as, limit)
+				front.Holds(h)
+				col := collectorAt(t, newClient(t, front.URL, "edgy"), ranges.Auto, &clock{c.now})
+				sameGauges(t, col, scrape(t, col), truthOf(h, c.now))
+				questions, refused := front.Asked()
+				for range 3 { // what was accepted is remembered
+					sameGauges(t, col, scrape(t, col), truthOf(h, c.now))
+				}
+				_, again := front.Asked()
+				if again > refused+6 {
+					t.Errorf("refused %d times at first, and %d times in three further scrapes", refused, again-refused)
+				}
+				t.Logf("first scrape: %d questions, %d of them refused", questions, refused)
+			})
+		}
+	}
+}
+
+// TestKept_random: on a real InfluxDB, whatever is written, written late or deleted,
+// however time moves, and whatever limit there is: some time after the last change
+// the kept figures are the truth, and so are those of the open range at once.
+func TestKept_random(t *testing.T) {
+	server := startInfluxDB(t)
+	for seed := range uint64(2) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(seed, 3))
+			database := fmt.Sprint("random", seed)
+			c := &clock{now: time.Now()}
+			h := edgy(rng, c.now)
+			if err := server.Exec(t.Context(), "CREATE DATABASE "+database); err != nil {
+				t.Fatal(err)
+			}
+			if err := server.Write(t.Context(), database, h.Lines()); err != nil {
+				t.Fatal(err)
+			}
+			front := influxtest.LimitFiles(t, server.URL, "influxdb-3.8.3", 1000)
+			front.Holds(h)
+			col := collectorAt(t, newClient(t, front.URL, database), ranges.Cached, c)
+			sameGauges(t, col, scrape(t, col), truthOf(h, c.now))
+			write := func(age time.Duration) {
+				vm := fmt.Sprint("new", rng.IntN(60))
+				p := influxtest.Point{Measurement: influxtest.Dumps, Tags: map[string]string{"dom": vm, "vmid": vm}, TimeNs: c.now.Add(-age).UnixNano(),
+					Fields: map[string]any{"sha256": "y", "duration_sec": 2.5, "gzip_size_bytes": 7}}
+				h.Add(p)
+				if err := server.Write(t.Context(), database, []string{p.Line()}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for range 30 {
+				c.now = c.now.Add(time.Duration(rng.Int64N(int64(time.Minute))))
+				old := false
+				switch rng.IntN(7) {
+				case 0, 1:
+					write(time.Duration(rng.Int64N(int64(23 * time.Hour))))
+				case 2:
+					old = true
+					write(time.Duration(rng.Int64N(int64(120 * 24 * time.Hour))))
+				case 3:
+					old = true
+					from := c.now.Add(-time.Duration(rng.Int64N(int64(120 * 24 * time.Hour))))
+					to := from.Add(6 * time.Hour)
+					h.Delete(influxtest.Dumps, from.UnixNano(), to.UnixNano())
+					if err := server.ExecIn(t.Context(), database, fmt.Sprintf(`DELETE FROM "mem_dumps" WHERE time >= %d AND time < %d`, from.UnixNano(), to.UnixNano())); err != nil {
+						t.Fatal(err)
+					}
+				case 4:
+					c.now = c.now.Add(time.Duration(rng.Int64N(int64(10 * time.Hour))))
+				case 5:
+					front.SetLimit([]int{1000, 30, 4}[rng.IntN(3)])
+				case 6:
+					col = collectorAt(t, newClient(t, front.URL, database), ranges.Cached, c)
+				}
+				front.Holds(h)
+				if !old { // nothing older than the settling time has changed
+					sameGauges(t, col, scrape(t, col), truthOf(h, c.now))
+					continue
+				}
+				scrape(t, col)
+				for waited := time.Duration(0); waited <= 25*time.Hour; waited += 5 * time.Hour {
+					c.now = c.now.Add(5 * time.Hour)
+					scrape(t, col)
+				}
+				sameGauges(t, col, scrape(t, col), truthOf(h, c.now))
+			}
+		})
+	}
+}
+
+// TestGateway: a server that is no InfluxDB and knows only the old service's path and
+// questions, with or without a time column beside the value.
+func TestGateway(t *testing.T) {
+	h := influxtest.Believable(4, recordedNow)
+	known := h.Truth(recordedNow.UnixNano(), 24*time.Hour)
+	mean, _ := known.Mean()
+	last := time.Unix(0, known.LastDumpNs).UTC()
+	for name, shape := range map[string]struct{ columns, row, stamp string }{
+		"value alone":        {`["figure"]`, `[%s]`, last.Format(time.RFC3339Nano)},
+		"behind a time":      {`["time","figure"]`, `["1970-01-01T00:00:00Z",%s]`, last.Format("2006-01-02T15:04:05.999999999")},
+		"and a time that is": {`["time","dump_count"]`, `[0,%s]`, last.Format(time.RFC3339Nano)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var asked []string
+			url := gatewayServer(t, &asked, func(sql string) string {
+				value, columns, row := "", shape.columns, shape.row
+				switch sql {
+				case `SELECT COUNT(sha256) AS dump_count FROM mem_dumps`:
+					value = fmt.Sprint(known.Dumps)
+				case `SELECT COUNT(DISTINCT vmid) AS unique_vms FROM mem_dumps`:
+					value = fmt.Sprint(known.DumpedVMs)
+				case `SELECT SUM(gzip_size_bytes) AS total_size FROM mem_dumps`:
+					value = fmt.Sprint(known.CompressedBytes)
+				case `SELECT AVG(duration_sec) AS avg_duration FROM mem_dumps`:
+					value = fmt.Sprint(mean)
+				case `SELECT time FROM mem_dumps ORDER BY time DESC LIMIT 1`:
+					value, columns, row = `"`+shape.stamp+`"`, `["time"]`, `[%s]`
+				case `SELECT COUNT(DISTINCT "VMID") AS unique_vms FROM vm_info WHERE time >= '2025-11-10T10:30:00Z' AND time < '2025-11-11T10:30:00.000000001Z'`:
+					value = fmt.Sprint(known.MonitoredVMs)
+				default:
+					t.Errorf("a question that the old service does not ask: %s", sql)
+				}
+				return fmt.Sprintf(`{"results":[{"series":[{"columns":%s,"values":[`+row+`]}]}]}`, columns, value)
+			})
+			col := newCollector(t, newClient(t, url, "vmstats"))
+			for i := range 3 {
+				asked = nil
+				families := scrape(t, col)
+				sameGauges(t, col, families, truthOf(h, recordedNow))
+				if want := []int{13, 6, 6}[i]; len(asked) != want { // a ping, six that are not found, and six
+					t.Errorf("scrape %d asked %q, want %d requests", i, asked, want)
+				}
+				for _, f := range families {
+					if f.GetName() == "memdump_influxdb_info" && !strings.Contains(f.String(), `"v3-query"`) {
+						t.Errorf("%v", f)
+					}
+				}
+			}
+			// Told to speak InfluxQL, it is not asked otherwise.
+			transport := influx.NewTransport(nil)
+			defer transport.CloseIdleConnections()
+			client, err := influx.New(influx.Config{URL: url, Database: "vmstats", API: influx.APIInfluxQL, Transport: transport})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := gauges(scrape(t, newCollector(t, client))); len(got) != 1 {
+				t.Errorf("got %v", got)
+			}
+		})
+	}
+}
+
+func gatewayServer(t *testing.T, asked *[]string, answer func(sql string) string) string {
+	t.Helper()
+	var mu sync.Mutex
+	return influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		*asked = append(*asked, r.URL.Path)
+		mu.Unlock()
+		if r.URL.Path != "/api/v3/query" {
+			http.NotFound(w, r)
+			return
+		}
+		_, _ = io.WriteString(w, answer(r.URL.Query().Get("q")))
+	})
+}

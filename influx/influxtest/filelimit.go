@@ -1,0 +1,134 @@
+package influxtest
+
+import (
+	"io"
+	"maps"
+	"math"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+)
+
+// fileBlock is what InfluxDB 3 Core keeps in one Parquet file at best: ten minutes.
+const fileBlock = int64(10 * time.Minute)
+
+// FileLimit stands in front of a real InfluxDB 1.x and refuses, in the recorded words
+// of a 3.x, every question about more blocks of ten minutes than its limit. It counts
+// as InfluxDB 3 does: what the range of time touches, before any LIMIT.
+type FileLimit struct {
+	URL string
+
+	mu                 sync.Mutex
+	limit              int
+	refusal            Exchange
+	blocks             map[string][]int64 // of each measurement, ascending
+	questions, refused int
+}
+
+// LimitFiles starts one until the test ends; its refusals are those of the recording
+// file-limit of a server such as "influxdb-3.6.0".
+func LimitFiles(tb testing.TB, influxdb, server string, limit int) *FileLimit {
+	tb.Helper()
+	l := &FileLimit{limit: limit}
+	for _, e := range MustLoad(tb, server, "file-limit").Exchanges {
+		if e.Label == "dumps" {
+			l.refusal = e
+			break
+		}
+	}
+	target, err := url.Parse(influxdb)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	transport := &http.Transport{MaxIdleConnsPerHost: 16}
+	tb.Cleanup(transport.CloseIdleConnections)
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	proxy.Transport = transport
+	l.URL = Handle(tb, func(w http.ResponseWriter, r *http.Request) {
+		if !l.allows(r.URL.Query().Get("q")) {
+			w.WriteHeader(l.refusal.Response.Status)
+			_, _ = io.WriteString(w, l.refusal.Response.Body)
+			return
+		}
+		proxy.ServeHTTP(w, r)
+	})
+	return l
+}
+
+// Holds tells which points there are.
+func (l *FileLimit) Holds(h *History) {
+	of := map[string]map[int64]bool{}
+	for _, p := range h.points {
+		m := p.series.measurement
+		if of[m] == nil {
+			of[m] = map[int64]bool{}
+		}
+		of[m][blockOf(p.ns)] = true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.blocks = map[string][]int64{}
+	for m, blocks := range of {
+		l.blocks[m] = slices.Sorted(maps.Keys(blocks))
+	}
+}
+
+// SetLimit changes the limit.
+func (l *FileLimit) SetLimit(limit int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.limit = limit
+}
+
+// Asked returns how many questions came so far, and how many of them were refused.
+func (l *FileLimit) Asked() (questions, refused int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.questions, l.refused
+}
+
+func blockOf(ns int64) int64 {
+	block := ns / fileBlock
+	if ns%fileBlock < 0 {
+		block--
+	}
+	return block
+}
+
+var (
+	fromClause = regexp.MustCompile(`^SELECT .* FROM "([^"]*)"`)
+	lowerBound = regexp.MustCompile(`time >= (-?\d+)`)
+	upperBound = regexp.MustCompile(`time < (-?\d+)`)
+)
+
+func (l *FileLimit) allows(statement string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	found := fromClause.FindStringSubmatch(statement)
+	if found == nil {
+		return true
+	}
+	l.questions++
+	bound := func(re *regexp.Regexp, otherwise int64) int64 {
+		if m := re.FindStringSubmatch(statement); m != nil {
+			if ns, err := strconv.ParseInt(m[1], 10, 64); err == nil {
+				return ns
+			}
+		}
+		return otherwise
+	}
+	blocks := l.blocks[found[1]]
+	from, _ := slices.BinarySearch(blocks, blockOf(bound(lowerBound, math.MinInt64)))
+	to, _ := slices.BinarySearch(blocks, blockOf(bound(upperBound, math.MaxInt64)-1)+1)
+	if to-from > l.limit {
+		l.refused++
+		return false
+	}
+	return true
+}
