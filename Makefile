@@ -11,7 +11,7 @@ LDFLAGS  := -X $(STAMP).Version=$(VERSION) -X $(STAMP).Revision=$(REVISION)
 # The race detector needs a C compiler.
 RACE := $(shell command -v "$$(go env CC)" >/dev/null 2>&1 && echo -race)
 
-.PHONY: all help build demo test check fmt vet lint imports vuln clean
+.PHONY: all help build demo test bench check fmt vet lint imports vuln clean
 
 all: check test build ## everything that CI does
 
@@ -29,6 +29,10 @@ test: ## all tests: unit, recordings, goldens, a real InfluxDB (built once, a mi
 	@$(if $(RACE),,echo 'race detector: not run, it needs a C compiler ($(shell go env CC))')
 	go test $(RACE) -shuffle=on -timeout 15m ./...
 
+bench: ## what a scrape costs, on a real InfluxDB with a million dumps (some ten minutes), into docs/cost.md
+	go test -tags bench -run TestCost -timeout 60m -v ./collector -cost.table=$(CURDIR)/docs/cost.md
+	go test -run '^$$' -bench . -benchmem ./influx ./collector
+
 check: fmt vet imports lint vuln ## everything that reads the code without running it
 
 fmt:
@@ -38,6 +42,7 @@ fmt:
 
 vet:
 	go vet ./...
+	go vet -tags bench ./collector
 
 lint:
 	go run $(GOLANGCI_LINT) run

@@ -63,7 +63,7 @@ func newCollector(t *testing.T, db collector.Database) *collector.Collector {
 	return c
 }
 
-func newClient(t *testing.T, url, database string) *influx.Client {
+func newClient(t testing.TB, url, database string) *influx.Client {
 	t.Helper()
 	transport := influx.NewTransport(nil)
 	t.Cleanup(transport.CloseIdleConnections)
@@ -136,12 +136,14 @@ func TestScrape_recordings(t *testing.T) {
 			t.Run(scenario+"/"+server, func(t *testing.T) {
 				replay := influxtest.Serve(t, influxtest.MustLoad(t, server, scenario), influxtest.MustLoad(t, server, "identity"))
 				replay.Also(questions(t, scenario)...)
-				c := newCollector(t, newClient(t, replay.URL, databaseOf(t, server, scenario)))
-				families := scrape(t, c)
-				if unknown := replay.Unknown(); len(unknown) > 0 {
-					t.Fatalf("no recording answers %q\n(go test ./collector -record records the answers of a real InfluxDB)", unknown)
+				client := newClient(t, replay.URL, databaseOf(t, server, scenario))
+				for _, mode := range []ranges.Mode{ranges.Auto, ranges.Whole} {
+					families := scrape(t, collectorAt(t, client, mode, &clock{recordedNow}))
+					if unknown := replay.Unknown(); len(unknown) > 0 {
+						t.Fatalf("no recording answers %q\n(go test ./collector -record records the answers of a real InfluxDB)", unknown)
+					}
+					compareGolden(t, scenario+".metrics", exposition(t, families))
 				}
-				compareGolden(t, scenario+".metrics", exposition(t, families))
 			})
 		}
 	}
@@ -488,7 +490,7 @@ func TestScrape_untrue(t *testing.T) {
 }
 
 // newServer answers /query by statement and has no /ping.
-func newServer(t *testing.T, answer func(statement string) string) string {
+func newServer(t testing.TB, answer func(statement string) string) string {
 	t.Helper()
 	return influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/query" {

@@ -24,7 +24,7 @@ type clock struct{ now time.Time }
 
 func (c *clock) Now() time.Time { return c.now }
 
-func collectorAt(t *testing.T, db collector.Database, mode ranges.Mode, c *clock) *collector.Collector {
+func collectorAt(t testing.TB, db collector.Database, mode ranges.Mode, c *clock) *collector.Collector {
 	t.Helper()
 	made, err := collector.New(collector.Config{
 		Database: db, DumpsMeasurement: influxtest.Dumps, TelemetryMeasurement: influxtest.Telemetry,
@@ -69,10 +69,7 @@ func sameGauges(t *testing.T, c *collector.Collector, families []*dto.MetricFami
 		}
 	}
 	if t.Failed() {
-		for _, status := range c.Statuses() {
-			t.Logf("%s: %v, %+v", status.Query, status.Err, status.Ranges)
-		}
-		t.FailNow()
+		t.Fatal(failed(c))
 	}
 }
 

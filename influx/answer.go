@@ -14,7 +14,7 @@ import (
 type Row struct {
 	// Measurement is the name of the series that the row belongs to.
 	Measurement string
-	// Tags are the tags of a GROUP BY, nil without one. A point without the tag
+	// Tags are the tags of a GROUP BY, empty without one. A point without the tag
 	// has the empty string.
 	Tags map[string]string
 
@@ -155,6 +155,8 @@ type answerDecoder struct {
 	status int
 	hidden secrets
 	row    func(Row) error
+
+	current Row // used again for each series
 }
 
 func (d *answerDecoder) document() error {
@@ -216,36 +218,23 @@ func (d *answerDecoder) result() error {
 	return nil
 }
 
+// series reads one series. What is small is decoded whole, as json.Decoder reads token
+// by token only slowly; rows, of which there may be any number, one by one.
 func (d *answerDecoder) series() error {
-	var row Row
+	row := &d.current
+	row.Measurement = ""
+	clear(row.Tags)
+	row.columns = row.columns[:0]
 	return d.object(func(key string) (err error) {
 		switch key {
 		case "name":
-			row.Measurement, err = d.string()
+			err = d.json.Decode(&row.Measurement)
 		case "tags":
-			row.Tags = make(map[string]string)
-			err = d.object(func(tag string) (err error) {
-				row.Tags[tag], err = d.string()
-				return err
-			})
+			err = d.json.Decode(&row.Tags)
 		case "columns":
-			row.columns = nil
-			err = d.array(func() error {
-				column, err := d.string()
-				row.columns = append(row.columns, column)
-				return err
-			})
+			err = d.json.Decode(&row.columns)
 		case "values":
-			row.values = make([]any, len(row.columns))
-			err = d.array(func() error {
-				if err := d.cells(row.values); err != nil {
-					return err
-				}
-				if err := d.row(row); err != nil {
-					return &callbackError{err}
-				}
-				return nil
-			})
+			err = d.array(func() error { return d.values(row) })
 		case "partial":
 			var partial bool
 			if err = d.json.Decode(&partial); err == nil && partial {
@@ -258,27 +247,24 @@ func (d *answerDecoder) series() error {
 	})
 }
 
-// cells reads one row into values, which must fit exactly.
-func (d *answerDecoder) cells(values []any) error {
-	n := 0
-	err := d.array(func() error {
-		token, err := d.json.Token()
-		if err != nil {
-			return err
-		}
-		if _, nested := token.(json.Delim); nested {
+// values reads one row, which must fit the columns exactly.
+func (d *answerDecoder) values(row *Row) error {
+	if err := d.json.Decode(&row.values); err != nil {
+		return err
+	}
+	if len(row.values) != len(row.columns) {
+		return malformed("a row of %d values under %d columns", len(row.values), len(row.columns))
+	}
+	for _, value := range row.values {
+		switch value.(type) {
+		case []any, map[string]any:
 			return malformed("a value is not a scalar")
 		}
-		if n < len(values) {
-			values[n] = token
-		}
-		n++
-		return nil
-	})
-	if err == nil && n != len(values) {
-		err = malformed("a row of %d values under %d columns", n, len(values))
 	}
-	return err
+	if err := d.row(*row); err != nil {
+		return &callbackError{err}
+	}
+	return nil
 }
 
 func (d *answerDecoder) object(member func(key string) error) error {

@@ -127,10 +127,23 @@ func readError(status int, err error) error {
 			kind = ErrTruncated
 		}
 	}
+	if unfit := (*json.UnmarshalTypeError)(nil); errors.As(err, &unfit) {
+		// Its own text quotes what does not fit.
+		kind, err = ErrMalformed, fmt.Errorf("a JSON value does not fit a %s", unfit.Type)
+	}
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
 	return &Error{Kind: waitKind(err, kind), Status: status, Err: err}
+}
+
+// ended names the end of a context as the cause of what net/http may have called a
+// closed connection by then.
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil && (errors.Is(err, ErrTruncated) || errors.Is(err, ErrUnreachable)) {
+		return &Error{Kind: waitKind(ctx.Err(), ErrCanceled), Err: ctx.Err()}
+	}
+	return err
 }
 
 // waitKind is the kind of an error that may come from a context or a timeout.

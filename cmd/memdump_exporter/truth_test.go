@@ -187,6 +187,8 @@ func TestTruth(t *testing.T) {
 		// The other point keeps the measurement and its fields in InfluxDB's books.
 		"measurement without rows": {history: both(dump("2", now, map[string]any{"other": 1})), written: []influxtest.Point{gone}},
 		"believable history":       {history: influxtest.Believable(7, now)},
+		"believable, in ranges":    {history: influxtest.Believable(8, now), args: []string{"--influx.ranges=cached"}},
+		"believable, whole":        {history: influxtest.Believable(9, now), args: []string{"--influx.ranges=whole"}},
 		"without vmid":             {history: both(dump("", now, first(5)), dump("1", now, first(6)))},
 		"no vmid at all":           {history: both(dump("", now, first(5)))},
 		"without sha256": {history: both(dump("1", now, first(5)),

@@ -437,7 +437,7 @@ func TestFigure_slides(t *testing.T) {
 // all of the stated time, and none that was away for all of it; and some time after
 // the last change it is the truth.
 func TestFigure_random(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range uint64(12) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { random(t, seed) })
 		})

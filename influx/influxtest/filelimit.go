@@ -2,7 +2,6 @@ package influxtest
 
 import (
 	"io"
-	"maps"
 	"math"
 	"net/http"
 	"net/http/httputil"
@@ -35,7 +34,7 @@ type FileLimit struct {
 // file-limit of a server such as "influxdb-3.6.0".
 func LimitFiles(tb testing.TB, influxdb, server string, limit int) *FileLimit {
 	tb.Helper()
-	l := &FileLimit{limit: limit}
+	l := &FileLimit{limit: limit, blocks: map[string][]int64{}}
 	for _, e := range MustLoad(tb, server, "file-limit").Exchanges {
 		if e.Label == "dumps" {
 			l.refusal = e
@@ -63,20 +62,28 @@ func LimitFiles(tb testing.TB, influxdb, server string, limit int) *FileLimit {
 
 // Holds tells which points there are.
 func (l *FileLimit) Holds(h *History) {
-	of := map[string]map[int64]bool{}
+	times := map[string][]int64{}
 	for _, p := range h.points {
-		m := p.series.measurement
-		if of[m] == nil {
-			of[m] = map[int64]bool{}
-		}
-		of[m][blockOf(p.ns)] = true
+		times[p.series.measurement] = append(times[p.series.measurement], p.ns)
 	}
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	l.blocks = map[string][]int64{}
-	for m, blocks := range of {
-		l.blocks[m] = slices.Sorted(maps.Keys(blocks))
+	l.mu.Unlock()
+	for measurement, ns := range times {
+		l.HoldsAt(measurement, ns)
 	}
+}
+
+// HoldsAt tells the times of a measurement's points, in nanoseconds since 1970.
+func (l *FileLimit) HoldsAt(measurement string, ns []int64) {
+	blocks := make([]int64, 0, len(ns))
+	for _, n := range ns {
+		blocks = append(blocks, blockOf(n))
+	}
+	slices.Sort(blocks)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.blocks[measurement] = slices.Compact(blocks)
 }
 
 // SetLimit changes the limit.

@@ -1,0 +1,130 @@
+package collector_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+
+	"memdump_exporter/collector"
+	"memdump_exporter/collector/ranges"
+	"memdump_exporter/influx/influxtest"
+)
+
+// scrapeWithin gathers once, in so much time.
+func scrapeWithin(tb testing.TB, c *collector.Collector, budget time.Duration) []*dto.MetricFamily {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), budget)
+	defer cancel()
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(c.Bind(ctx))
+	families, err := registry.Gather()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return families
+}
+
+// failed tells which queries of the last scrape failed, and why.
+func failed(c *collector.Collector) (all []string) {
+	for _, status := range c.Statuses() {
+		if status.Err != nil {
+			all = append(all, fmt.Sprintf("%s after %v: %v", status.Query, status.Duration, status.Err))
+		}
+	}
+	return all
+}
+
+// mebibytes is the live heap.
+func mebibytes() float64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return float64(m.HeapAlloc) / (1 << 20)
+}
+
+// TestKept_memory: a year of ranges with each of 10,000 VMs in every one of them.
+func TestKept_memory(t *testing.T) { t.Log(memory(t)) }
+
+func memory(t *testing.T) string {
+	t.Helper()
+	const vms, allowed = 10_000, 32
+	answer := manyVMs(vms)
+	url := newServer(t, answer)
+	c := &clock{now: time.Now()}
+	col := collectorAt(t, newClient(t, url, "db"), ranges.Cached, c)
+	before := mebibytes()
+	for range 3 { // time enough for ranges to close
+		if up := gauges(scrape(t, col))["memdump_up"]; up != 1 {
+			t.Fatal(failed(col))
+		}
+		c.now = c.now.Add(13 * time.Hour)
+	}
+	most := 0
+	for _, status := range col.Statuses() {
+		most = max(most, status.Ranges.Ranges)
+	}
+	after := mebibytes()
+	if after-before > allowed {
+		t.Errorf("%.1f MiB for the cache, allowed are %d", after-before, allowed)
+	}
+	runtime.KeepAlive(col)
+	return fmt.Sprintf("The cache of a collector that knows %d VMs in each of up to %d ranges of a figure: %.1f MiB.", vms, most, after-before)
+}
+
+// manyVMs answers any question as if every VM had data in its range.
+func manyVMs(vms int) func(string) string {
+	series := func(measurement, tag string) string {
+		var text strings.Builder
+		text.WriteString(`{"results":[{"statement_id":0,"series":[`)
+		for vm := range vms {
+			if vm > 0 {
+				text.WriteString(",")
+			}
+			fmt.Fprintf(&text, `{"name":%q,"tags":{%q:"vm-%05d-%08x"},"columns":["time","value"],"values":[[%d,"x"]]}`, measurement, tag, vm, vm*7919, recordedNow.UnixNano()+int64(vm))
+		}
+		return text.String() + `]}]}`
+	}
+	answers := []struct{ part, body string }{ // the first whose part is in the question
+		{`GROUP BY "vmid"`, series(influxtest.Dumps, "vmid")},
+		{`GROUP BY "VMID"`, series(influxtest.Telemetry, "VMID")},
+		{`SUM("duration`, `{"results":[{"series":[{"columns":["time","sum","count"],"values":[[0,5,2]]}]}]}`},
+		{``, `{"results":[{"series":[{"columns":["time","value"],"values":[[5,5]]}]}]}`},
+	}
+	return func(statement string) string {
+		for _, a := range answers {
+			if strings.Contains(statement, a.part) {
+				return a.body
+			}
+		}
+		return ""
+	}
+}
+
+// BenchmarkScrape is all of our part of a scrape over HTTP: six small questions, their
+// answers, and the exposition.
+func BenchmarkScrape(b *testing.B) {
+	url := newServer(b, manyVMs(1))
+	client := newClient(b, url, "db")
+	col := collectorAt(b, client, ranges.Whole, &clock{recordedNow})
+	front := influxtest.Handle(b, col.Handler(collector.HandlerConfig{Self: prometheus.NewRegistry(), Timeout: time.Minute}).ServeHTTP)
+	b.ReportAllocs()
+	for b.Loop() {
+		resp, err := http.Get(front)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if n, err := io.Copy(io.Discard, resp.Body); err != nil || n < 1000 {
+			b.Fatal(n, err)
+		}
+		resp.Body.Close()
+	}
+}

@@ -1,0 +1,43 @@
+package influx_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"memdump_exporter/influx"
+	"memdump_exporter/influx/influxtest"
+)
+
+// BenchmarkQuery asks and decodes over loopback: a figure, and a row for each VM.
+func BenchmarkQuery(b *testing.B) {
+	for _, vms := range []int{0, 100, 1000} {
+		b.Run(fmt.Sprint(vms, " series"), func(b *testing.B) {
+			body := whole
+			if vms > 0 {
+				var series []string
+				for vm := range vms {
+					series = append(series, fmt.Sprintf(`{"name":"vm_info","tags":{"VMID":"%d"},"columns":["time","cpu","mem","name","uuid"],"values":[[1762857000000000000,0.5,123456,"vm-%d","u%d"]]}`, vm, vm, vm))
+				}
+				body = `{"results":[{"statement_id":0,"series":[` + strings.Join(series, ",") + `]}]}`
+			}
+			url := influxtest.Handle(b, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(body)) })
+			transport := influx.NewTransport(nil)
+			defer transport.CloseIdleConnections()
+			client, err := influx.New(influx.Config{URL: url, Database: "db", Transport: transport})
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				rows := 0
+				err := client.Query(context.Background(), influx.Question{Statement: "SELECT 1"}, func(influx.Row) error { rows++; return nil })
+				if err != nil || rows != max(1, vms) {
+					b.Fatal(rows, err)
+				}
+			}
+		})
+	}
+}
