@@ -236,7 +236,7 @@ func recordQuestions(t *testing.T, scenario, file string) {
 
 	own := influxtest.Recording{Server: server, Scenario: scenario,
 		About: "Answers to questions that the recordings lack, recorded by go test ./collector -record"}
-	real := startInfluxDB(t)
+	real := influxtest.MustStart(t)
 	if scenario != "no-database" {
 		if err := real.Exec(t.Context(), "CREATE DATABASE "+influx.Ident(database)); err != nil {
 			t.Fatal(err)
@@ -291,20 +291,6 @@ func recordQuestion(t *testing.T, server, database, statement string) (e influxt
 	e.Response.Status, e.Response.Body = resp.StatusCode, string(body)
 	e.Response.Headers = map[string]string{"Content-Type": resp.Header.Get("Content-Type")}
 	return e
-}
-
-func startInfluxDB(t *testing.T) *influxtest.Server {
-	t.Helper()
-	influxd, err := influxtest.Influxd(t.Context(), os.Stderr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	server, err := influxtest.Start(t.Context(), influxd, t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = server.Stop() })
-	return server
 }
 
 // TestGoldens_lint holds every golden against the naming rules of Prometheus.

@@ -22,6 +22,7 @@ import (
 	"github.com/go-kit/log"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
 
 	"memdump_exporter/collector"
 	"memdump_exporter/collector/ranges"
@@ -46,7 +47,7 @@ const (
 func costClock(end time.Time) *clock { return &clock{end.Add(-time.Hour)} }
 
 func TestCost(t *testing.T) {
-	server := startInfluxDB(t)
+	server := influxtest.MustStart(t)
 	end := time.Now()
 	if err := server.Exec(t.Context(), "CREATE DATABASE cost"); err != nil {
 		t.Fatal(err)
@@ -253,6 +254,20 @@ func costCollector(t *testing.T, url string, n, vms int, mode ranges.Mode, c *cl
 		t.Fatal(err)
 	}
 	return col, db
+}
+
+// scrapeWithin gathers once, in so much time.
+func scrapeWithin(t *testing.T, c *collector.Collector, budget time.Duration) []*dto.MetricFamily {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), budget)
+	defer cancel()
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(c.Bind(ctx))
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return families
 }
 
 type cost struct {

@@ -119,7 +119,7 @@ func sampleAt(h *influxtest.History, vm string, at time.Time) {
 // TestKept_fileLimit: on a real InfluxDB behind the limit of InfluxDB 3, as two of its
 // versions refuse, every figure is exact.
 func TestKept_fileLimit(t *testing.T) {
-	server := startInfluxDB(t)
+	server := influxtest.MustStart(t)
 	c := &clock{now: time.Now().Truncate(time.Microsecond)}
 	h := edgy(rand.New(rand.NewPCG(1, 2)), c.now)
 	if err := server.Exec(t.Context(), "CREATE DATABASE edgy"); err != nil {
@@ -153,7 +153,7 @@ func TestKept_fileLimit(t *testing.T) {
 // however time moves, and whatever limit there is: some time after the last change
 // the kept figures are the truth, and so are those of the open range at once.
 func TestKept_random(t *testing.T) {
-	server := startInfluxDB(t)
+	server := influxtest.MustStart(t)
 	for seed := range uint64(2) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 3))

@@ -1,7 +1,6 @@
 package collector_test
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,26 +10,11 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	dto "github.com/prometheus/client_model/go"
 
 	"memdump_exporter/collector"
 	"memdump_exporter/collector/ranges"
 	"memdump_exporter/influx/influxtest"
 )
-
-// scrapeWithin gathers once, in so much time.
-func scrapeWithin(tb testing.TB, c *collector.Collector, budget time.Duration) []*dto.MetricFamily {
-	tb.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), budget)
-	defer cancel()
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(c.Bind(ctx))
-	families, err := registry.Gather()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return families
-}
 
 // failed tells which queries of the last scrape failed, and why.
 func failed(c *collector.Collector) (all []string) {

@@ -280,15 +280,7 @@ func sorted(lines string) string {
 }
 
 func TestRun_on_somebodys_InfluxDB(t *testing.T) {
-	path, err := influxtest.Influxd(t.Context(), os.Stderr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	server, err := influxtest.Start(t.Context(), path, t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Stop()
+	server := influxtest.MustStart(t)
 	const token = "s3cr3t"
 	env := map[string]string{"INFLUX_URL": server.URL, "INFLUX_TOKEN": token, "INFLUX_DB": "real"}
 	databases := func() string {

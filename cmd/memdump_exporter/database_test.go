@@ -45,7 +45,7 @@ func putInPlace(t *testing.T, file, text string) {
 // TestTokenFile: the next scrape uses what is in the file now, and a file that holds no
 // token is one clear reason, and no request without credentials.
 func TestTokenFile(t *testing.T) {
-	server := startInfluxDB(t)
+	server := influxtest.MustStart(t)
 	store(t, server, "vmstats", influxtest.Believable(5, time.Now()))
 	w := watchInfluxDB(t, server)
 	file := filepath.Join(t.TempDir(), "token")
@@ -171,7 +171,7 @@ func (a *authority) issue(t *testing.T, dnsName string) (cert, key string) {
 // TestTLS: a server is verified by the CA that is named, and shown a certificate, both
 // as their files are now; not verifying is visible.
 func TestTLS(t *testing.T) {
-	server := startInfluxDB(t)
+	server := influxtest.MustStart(t)
 	h := influxtest.Believable(5, time.Now())
 	store(t, server, "vmstats", h)
 	ca := newAuthority(t)

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"memdump_exporter/influx/influxtest"
 )
 
 func TestRun_answersAndEnds(t *testing.T) {
@@ -128,7 +130,7 @@ func TestRun_servesUntilItsContextEnds(t *testing.T) {
 
 // TestExporter_letsRequestsFinish: a scrape in flight at SIGTERM is answered, and the process ends with 0.
 func TestExporter_letsRequestsFinish(t *testing.T) {
-	server := startInfluxDB(t)
+	server := influxtest.MustStart(t)
 	w := watchInfluxDB(t, server)
 	w.hold = "SELECT"
 	e := startExporter(t, []string{"INFLUX_URL=" + w.URL})

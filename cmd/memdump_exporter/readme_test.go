@@ -19,7 +19,7 @@ const readme = "../../README.md"
 
 // TestREADME_metrics holds the table of metrics against what /metrics says.
 func TestREADME_metrics(t *testing.T) {
-	server := startInfluxDB(t)
+	server := influxtest.MustStart(t)
 	store(t, server, "vmstats", influxtest.Believable(2, time.Now()))
 	scraped := startExporter(t, []string{"INFLUX_URL=" + server.URL}).scrape(t)
 	table := "| metric | type | labels | meaning |\n| --- | --- | --- | --- |\n"

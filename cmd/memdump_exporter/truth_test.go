@@ -9,7 +9,6 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -30,25 +29,6 @@ var gaugeOf = map[string]string{
 	"duration_mean":    "memdump_dump_duration_mean_seconds",
 	"last_dump":        "memdump_last_dump_timestamp_seconds",
 	"monitored_vms":    "memdump_monitored_vms",
-}
-
-// startInfluxDB starts a real InfluxDB 1.7.11 until the test ends.
-func startInfluxDB(t *testing.T) *influxtest.Server {
-	t.Helper()
-	path, err := influxtest.Influxd(t.Context(), os.Stderr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	server, err := influxtest.Start(t.Context(), path, t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := server.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	return server
 }
 
 func store(t *testing.T, server *influxtest.Server, database string, h *influxtest.History) {
@@ -110,8 +90,8 @@ func allFail(reason string) expected {
 	return e
 }
 
-// holds compares a scrape with what is expected: every gauge, memdump_up and every
-// memdump_query_success. Reasons are compared when failures holds those of this scrape alone.
+// holds compares the first scrape of an exporter with what is expected: every gauge,
+// memdump_up, every memdump_query_success, and the reasons of what failed.
 func (e expected) holds(t *testing.T, got families) {
 	t.Helper()
 	want := make(map[string]float64)
@@ -160,7 +140,7 @@ func second() map[string]any {
 
 // TestTruth holds the built exporter on a real InfluxDB against what was written.
 func TestTruth(t *testing.T) {
-	server := startInfluxDB(t)
+	server := influxtest.MustStart(t)
 	now := time.Now()
 	monitored := []influxtest.Point{sample("1", now.Add(-time.Minute), map[string]any{"cpu": 1.0})}
 	of := func(points ...influxtest.Point) *influxtest.History {
@@ -236,7 +216,7 @@ func TestTruth(t *testing.T) {
 
 // TestTruth_otherNames: measurements are configuration, and quoted whatever they hold.
 func TestTruth_otherNames(t *testing.T) {
-	server := startInfluxDB(t)
+	server := influxtest.MustStart(t)
 	h := &influxtest.History{}
 	p := dump("1", time.Now(), first(5))
 	h.Add(p)
@@ -252,7 +232,7 @@ func TestTruth_otherNames(t *testing.T) {
 
 // TestTruth_awayAndBack: within one scrape the figures go with the database, and come back with it.
 func TestTruth_awayAndBack(t *testing.T) {
-	server := startInfluxDB(t)
+	server := influxtest.MustStart(t)
 	h := influxtest.Believable(3, time.Now())
 	store(t, server, "vmstats", h)
 	e := startExporter(t, []string{"INFLUX_URL=" + server.URL})
@@ -362,7 +342,7 @@ func (w *watch) taken() []*http.Request {
 
 // TestScrape_cost: six questions a scrape and one ping in all, over kept connections.
 func TestScrape_cost(t *testing.T) {
-	server := startInfluxDB(t)
+	server := influxtest.MustStart(t)
 	store(t, server, "vmstats", influxtest.Believable(5, time.Now()))
 	w := watchInfluxDB(t, server)
 	// An existing deployment's environment and nothing else.
@@ -394,7 +374,7 @@ func TestScrape_cost(t *testing.T) {
 
 // TestScrape_oneHangs: one question without an answer costs its own gauge alone.
 func TestScrape_oneHangs(t *testing.T) {
-	server := startInfluxDB(t)
+	server := influxtest.MustStart(t)
 	h := influxtest.Believable(5, time.Now())
 	store(t, server, "vmstats", h)
 	w := watchInfluxDB(t, server)

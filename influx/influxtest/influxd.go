@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"testing"
 	"time"
 )
 
@@ -170,6 +171,25 @@ func Start(ctx context.Context, influxd, dir string) (*Server, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// MustStart is Start for tests: with a directory of the test's, until the test ends.
+func MustStart(tb testing.TB) *Server {
+	tb.Helper()
+	path, err := Influxd(tb.Context(), os.Stderr)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	server, err := Start(tb.Context(), path, tb.TempDir())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := server.Stop(); err != nil {
+			tb.Error(err)
+		}
+	})
+	return server
 }
 
 // Start starts the server again, on the same port and with the same data. It is an error when it runs, or when
