@@ -26,6 +26,8 @@ type figure interface {
 	stat
 	// ask answers the row's question in one scrape.
 	ask(*scrape) answer
+	// ranges returns the ranges of time that it is asked about; nil for the whole.
+	ranges() []ranges.Range
 }
 
 func (r row[P]) label() string  { return r.query }
@@ -41,6 +43,8 @@ type kept[P partial[P]] struct {
 	row[P]
 	partials *ranges.Figure[P]
 }
+
+func (k kept[P]) ranges() []ranges.Range { return k.partials.Map() }
 
 func (k kept[P]) ask(run *scrape) (a answer) {
 	if run.api != influx.APIV3Query {

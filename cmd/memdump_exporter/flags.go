@@ -33,6 +33,8 @@ type options struct {
 
 	scrapeTimeout, scrapeTimeoutOffset time.Duration
 
+	recordsMaxOffset int64
+
 	telemetryPath string
 	web           *web.FlagConfig
 
@@ -91,6 +93,9 @@ func newApplication(o *options) *kingpin.Application {
 	app.Flag("scrape.timeout-offset", "How much earlier than the scraper's timeout a scrape is answered with what is there by then.").
 		Default("500ms").DurationVar(&o.scrapeTimeoutOffset)
 
+	app.Flag("records.max-offset", "Largest offset that /records accepts: InfluxDB reads all that it skips.").
+		Default("100000").Int64Var(&o.recordsMaxOffset)
+
 	app.Flag("web.telemetry-path", "Path under which the metrics are served.").
 		Default("/metrics").StringVar(&o.telemetryPath)
 	o.web = kingpinflag.AddFlags(app, ":10147")
@@ -136,6 +141,8 @@ func (o options) check() error {
 		return fmt.Errorf("--influx.ranges is %q: expected one of %q", o.influxRanges, ranges.Modes())
 	case o.dumpsSettle < 0:
 		return fmt.Errorf("--dumps.settle is %v: expected 0 or longer, such as 24h", o.dumpsSettle)
+	case o.recordsMaxOffset < 0:
+		return fmt.Errorf("--records.max-offset is %d: expected 0 or more", o.recordsMaxOffset)
 	case o.telemetryLookback <= 0:
 		return fmt.Errorf("--telemetry.lookback is %v: expected a time longer than 0, such as 24h", o.telemetryLookback)
 	case o.dumpsMeasurement == "":

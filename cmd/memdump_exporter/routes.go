@@ -19,9 +19,17 @@ import (
 )
 
 const (
-	healthyPath = "/-/healthy"
-	readyPath   = "/-/ready"
+	healthyPath    = "/-/healthy"
+	readyPath      = "/-/ready"
+	recordsPath    = "/records"
+	oldRecordsPath = "/api/memory-dumps/records" // the Python service's
+	openAPIPath    = "/openapi.json"
+
+	// recordsAtOnce leaves most of InfluxDB's connections to scrapes.
+	recordsAtOnce = 4
 )
+
+var ownPaths = []string{healthyPath, readyPath, recordsPath, oldRecordsPath, openAPIPath}
 
 // newHandler wires the parts together: flags in, routes out. It asks nothing yet.
 func newHandler(o options, base, logger log.Logger) (http.Handler, error) {
@@ -52,13 +60,18 @@ func newHandler(o options, base, logger log.Logger) (http.Handler, error) {
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		versioncollector.NewCollector(name),
 	)
-	mux := http.NewServeMux()
-	mux.Handle("GET "+o.telemetryPath, metrics.Handler(collector.HandlerConfig{
+	scrapes := collector.HandlerConfig{
 		Self:          self,
 		Timeout:       o.scrapeTimeout,
 		TimeoutOffset: o.scrapeTimeoutOffset,
 		ErrorLog:      errorLog(base),
-	}))
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET "+o.telemetryPath, metrics.Handler(scrapes))
+	records := metrics.Records(collector.RecordsConfig{HandlerConfig: scrapes, MaxOffset: o.recordsMaxOffset, AtOnce: recordsAtOnce})
+	mux.Handle("GET "+recordsPath, records)
+	mux.Handle("GET "+oldRecordsPath, records)
+	mux.Handle("GET "+openAPIPath, collector.OpenAPI())
 	// Both speak of this process alone: an exporter that went unready with its
 	// database could not be scraped for the news.
 	mux.HandleFunc("GET "+healthyPath, answer(name+" is healthy.\n"))
@@ -78,8 +91,8 @@ func answer(text string) http.HandlerFunc {
 
 // checkPath refuses a path that the router would misread or that is taken.
 func checkPath(path string) error {
-	if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "{} ?#") || slices.Contains([]string{healthyPath, readyPath}, path) {
-		return fmt.Errorf("--web.telemetry-path is %q: expected a path such as /metrics, not %s or %s", path, healthyPath, readyPath)
+	if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "{} ?#") || slices.Contains(ownPaths, path) {
+		return fmt.Errorf("--web.telemetry-path is %q: expected a path such as /metrics, and none of %q", path, ownPaths)
 	}
 	return nil
 }

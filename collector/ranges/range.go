@@ -26,6 +26,14 @@ func (r Range) within(other Range) Range {
 	return Range{max(r.From, other.From), min(r.To, other.To)}
 }
 
+// width returns how long a bounded range is, and 0 for one that is not.
+func (r Range) width() time.Duration {
+	if !r.bounded() {
+		return 0
+	}
+	return time.Duration(r.To - r.From)
+}
+
 // bounded reports whether both ends are times.
 func (r Range) bounded() bool { return r.From != All.From && r.To != All.To }
 

@@ -101,9 +101,8 @@ func (f *Figure[P]) cut(at int, now int64, cause error) error {
 	t := f.tiles[at]
 	reach := time.Duration(0)
 	for _, beside := range []int{at + 1, at - 1} {
-		if beside >= 0 && beside < len(f.tiles) && f.tiles[beside].bounded() {
-			reach = time.Duration(f.tiles[beside].To - f.tiles[beside].From)
-			break
+		if beside >= 0 && beside < len(f.tiles) && reach == 0 {
+			reach = f.tiles[beside].width()
 		}
 	}
 	older, newer, ok := t.halves(now, reach)

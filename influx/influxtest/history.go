@@ -132,6 +132,7 @@ type History struct {
 type series struct {
 	key         string // as in a line, which makes it unique
 	measurement string
+	tags        map[string]string
 	id          string // of the VM: tag vmid of a dump, VMID of telemetry
 }
 
@@ -156,7 +157,7 @@ func (h *History) Add(points ...Point) {
 		key := seriesKey(p.Measurement, p.Tags)
 		s := h.series[key]
 		if s == nil {
-			s = &series{key: key, measurement: p.Measurement}
+			s = &series{key: key, measurement: p.Measurement, tags: maps.Clone(p.Tags)}
 			switch p.Measurement {
 			case Dumps:
 				s.id = p.Tags["vmid"]
@@ -210,6 +211,23 @@ func (h *History) Lines() []string {
 		lines[i] = line(p.series.key, p.fields, p.ns)
 	}
 	return lines
+}
+
+// Points are the points of a measurement, newest first.
+func (h *History) Points(measurement string) []Point {
+	var points []Point
+	for _, p := range h.points {
+		if p.series.measurement != measurement {
+			continue
+		}
+		fields := map[string]any{}
+		for _, f := range p.fields {
+			fields[f.key] = f.value
+		}
+		points = append(points, Point{Measurement: measurement, Tags: maps.Clone(p.series.tags), Fields: fields, TimeNs: p.ns})
+	}
+	slices.SortStableFunc(points, func(a, b Point) int { return cmp.Compare(b.TimeNs, a.TimeNs) })
+	return points
 }
 
 // Truth is what the exporter's figures have to be. A dump is a point of mem_dumps with a sha256.

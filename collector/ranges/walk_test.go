@@ -1,0 +1,64 @@
+package ranges
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestWalk: newest first, each point once, at any limit and with any map.
+func TestWalk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer(11)
+		s.history(100, 500)
+		now := time.Now().UnixNano()
+		maps := map[string][]Range{
+			"none":   nil,
+			"coarse": {{All.From, now - int64(24*time.Hour)}, {now - int64(24*time.Hour), All.To}},
+		}
+		for name, known := range maps {
+			for _, files := range []int{0, 20, 2} {
+				for _, span := range []Range{All, {now - int64(50*24*time.Hour), now}, {now - 5, now - 4}} {
+					s.files = files
+					seen, newest := ids{}, All.To
+					err := Walk(t.Context(), now, span, known, func(ctx context.Context, r Range) error {
+						found, err := s.ask(ctx, r)
+						if err != nil {
+							return err
+						}
+						if r.To > newest {
+							t.Fatalf("%s, %d files: from %v to %v", name, files, newest, r)
+						}
+						newest = r.From
+						seen, err = seen.Merge(found)
+						return err
+					})
+					if err != nil {
+						t.Fatal(err)
+					}
+					sameIDs(t, seen, s.truth(span))
+				}
+			}
+		}
+		visits := 0
+		s.files = 2
+		if err := Walk(t.Context(), now, All, nil, func(ctx context.Context, r Range) error {
+			if _, err := s.ask(ctx, r); err != nil {
+				return err
+			}
+			visits++
+			return ErrStop
+		}); err != nil || visits != 1 {
+			t.Errorf("%v after %d visits, want to stop at the first", err, visits)
+		}
+		own := errors.New("own")
+		if err := Walk(t.Context(), now, All, nil, func(context.Context, Range) error { return own }); !errors.Is(err, own) {
+			t.Error(err)
+		}
+		if err := Walk(t.Context(), now, All, nil, func(context.Context, Range) error { return ErrTooWide }); !errors.Is(err, ErrTooWide) {
+			t.Error(err)
+		}
+	})
+}
