@@ -73,6 +73,7 @@ type Status struct {
 	Gauge    string // name of the gauge
 	Asked    bool   // false before the first scrape
 	Err      error  // nil when it succeeded
+	Reason   string // its name, as in the label {reason}
 	Duration time.Duration
 	At       time.Time // when it ended
 	Ranges   ranges.State
@@ -225,8 +226,15 @@ type answer struct {
 	took   time.Duration
 }
 
-// answer runs one query, and owns what is said about it.
-func (c *Collector) answer(run *scrape, f figure) (a answer) {
+// answer runs one query of a scrape, and owns what is said about it.
+func (c *Collector) answer(run *scrape, f figure) answer {
+	a := c.ask(run, f)
+	c.note(f, a, c.Now())
+	return a
+}
+
+// ask runs one query.
+func (c *Collector) ask(run *scrape, f figure) (a answer) {
 	begin := c.Now()
 	err := contain(func() error {
 		a = f.ask(run)
@@ -235,9 +243,7 @@ func (c *Collector) answer(run *scrape, f figure) (a answer) {
 	if err != nil {
 		a = answer{err: err, ranges: a.ranges}
 	}
-	end := c.Now()
-	a.took = end.Sub(begin)
-	c.note(f, a, end)
+	a.took = c.Now().Sub(begin)
 	return a
 }
 
@@ -264,7 +270,11 @@ func (e *panicError) Unwrap() error { return errInternal }
 func (c *Collector) note(f figure, a answer, end time.Time) {
 	c.mu.Lock()
 	before := c.last[f.label()]
-	c.last[f.label()] = Status{Asked: true, Err: a.err, Duration: a.took, At: end, Ranges: a.ranges}
+	status := Status{Asked: true, Err: a.err, Duration: a.took, At: end, Ranges: a.ranges}
+	if a.err != nil {
+		status.Reason = reasonOf(a.err)
+	}
+	c.last[f.label()] = status
 	c.mu.Unlock()
 	if ranged := a.ranges.Ranged; ranged != before.Ranges.Ranged {
 		_ = level.Info(c.Logger).Log("msg", map[bool]string{
@@ -276,7 +286,7 @@ func (c *Collector) note(f figure, a answer, end time.Time) {
 		_ = level.Debug(c.Logger).Log("msg", "query done", "query", f.label(), "took", a.took, "ranges", a.ranges.Ranges)
 		return
 	}
-	reason := reasonOf(a.err)
+	reason := status.Reason
 	c.errors.WithLabelValues(f.label(), reason).Inc()
 	logger := level.Error(c.Logger)
 	if errors.Is(a.err, influx.ErrCanceled) {

@@ -15,6 +15,7 @@ import (
 type stat interface {
 	label() string // value of the label {query}
 	gauge() string // name of the gauge
+	about() string // help of the gauge
 	desc() *prometheus.Desc
 	source() source
 	// keep returns the row with the place where its partial answers are kept.
@@ -32,6 +33,7 @@ type figure interface {
 
 func (r row[P]) label() string  { return r.query }
 func (r row[P]) gauge() string  { return r.name }
+func (r row[P]) about() string  { return r.help }
 func (r row[P]) source() source { return r.text.from }
 func (r row[P]) desc() *prometheus.Desc {
 	return prometheus.NewDesc(r.name, r.help, nil, nil)

@@ -65,7 +65,7 @@ func (c *Collector) list(ctx context.Context, q query, row func(Record) error) e
 		return nil
 	}
 	skip, left := q.offset, q.limit
-	inPieces := false
+	inPieces, found := false, false
 	err := ranges.Walk(ctx, c.Now().UnixNano(), q.span, c.recordsMap(), func(ctx context.Context, r ranges.Range) error {
 		// How many records a piece holds is known only when they have been read, so in
 		// pieces those to skip are read, too.
@@ -80,6 +80,7 @@ func (c *Collector) list(ctx context.Context, q query, row func(Record) error) e
 			question.Statement = q.sql(c.DumpsMeasurement, r, limit, offset)
 		}
 		err := c.Database.Query(ctx, question, func(answer influx.Row) error {
+			found = true
 			if inPieces && skip > 0 {
 				skip--
 				return nil
@@ -111,6 +112,10 @@ func (c *Collector) list(ctx context.Context, q query, row func(Record) error) e
 		}
 		return nil
 	})
+	if err == nil && !found && c.Database.API() != influx.APIV3Query {
+		// The servers answer "no such measurement" as they answer "none".
+		err = (&scrape{Collector: c, ctx: ctx}).prove(dumps, nil)
+	}
 	if err != nil {
 		return err
 	}

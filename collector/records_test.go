@@ -365,6 +365,7 @@ func TestRecords_failures(t *testing.T) {
 		status       int
 	}{
 		{"database missing", `{"results":[{"error":"database not found: db"}]}`, http.StatusBadGateway},
+		{"no measurement", `{"results":[{"statement_id":0}]}`, http.StatusBadGateway},
 		{"no JSON", `<html>`, http.StatusBadGateway},
 		{"cut before the first record", begin, http.StatusBadGateway},
 		{"cut soon after", begin + row(9) + "," + row(8), http.StatusBadGateway},

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"net"
 	"net/http"
 	"regexp"
 	"strings"
@@ -117,8 +118,7 @@ func TestRun_servesUntilItsContextEnds(t *testing.T) {
 	if body := get(t, base+"/metrics", http.StatusOK, "Accept", "application/openmetrics-text; version=1.0.0"); !strings.HasSuffix(body, "# EOF\n") {
 		t.Errorf("OpenMetrics ends with %q", body[max(0, len(body)-40):])
 	}
-	// Not an endpoint name in a cell of the page: why each query failed.
-	if body := get(t, base+"/", http.StatusOK); strings.Count(body, "failed: unreachable") != len(gaugeOf) {
+	if body := get(t, base+"/", http.StatusOK); strings.Count(body, `<span class="bad">unreachable</span> in`) != len(gaugeOf) {
 		t.Errorf("the page does not tell how each query went:\n%s", body)
 	}
 	get(t, base+"/no/such", http.StatusNotFound)
@@ -137,6 +137,11 @@ func TestExporter_letsRequestsFinish(t *testing.T) {
 	body := make(chan string, 1)
 	go func() { body <- get(t, e.URL+"/metrics", http.StatusOK, "X-Prometheus-Scrape-Timeout-Seconds", "2") }()
 	<-w.held
+	silent, err := net.Dial("tcp", strings.TrimPrefix(e.URL, "http://")) // must not hold it up
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
 	if err := syscall.Kill(e.proc.Pid(), syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}

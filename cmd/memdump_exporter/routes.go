@@ -77,7 +77,7 @@ func newHandler(o options, base, logger log.Logger) (http.Handler, error) {
 	mux.HandleFunc("GET "+healthyPath, answer(name+" is healthy.\n"))
 	mux.HandleFunc("GET "+readyPath, answer(name+" is ready.\n"))
 	if o.telemetryPath != "/" {
-		mux.Handle("GET /{$}", landingPage(o, metrics))
+		mux.Handle("GET /{$}", newPage(o, metrics))
 	}
 	return mux, nil
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/go-kit/log"
@@ -47,6 +48,7 @@ func errorLog(base log.Logger) *stdlog.Logger {
 func serve(ctx context.Context, o options, handler http.Handler, base log.Logger) error {
 	requests, cancelRequests := context.WithCancel(context.Background())
 	defer cancelRequests()
+	silent := &silentConns{conns: make(map[net.Conn]struct{})}
 	server := &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: 5 * time.Second,
@@ -55,6 +57,7 @@ func serve(ctx context.Context, o options, handler http.Handler, base log.Logger
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          errorLog(base),
 		BaseContext:       func(net.Listener) context.Context { return requests },
+		ConnState:         silent.note,
 	}
 	ended := make(chan error, 1)
 	go func() {
@@ -68,6 +71,8 @@ func serve(ctx context.Context, o options, handler http.Handler, base log.Logger
 	defer time.AfterFunc(cancelGrace, cancelRequests).Stop()
 	grace, cancel := context.WithTimeout(context.Background(), shutdownGrace)
 	defer cancel()
+	// Once Shutdown has closed the listener, no more of them come.
+	server.RegisterOnShutdown(silent.close)
 	if err := server.Shutdown(grace); err != nil {
 		return fmt.Errorf("waiting for requests in flight: %w", err)
 	}
@@ -75,4 +80,29 @@ func serve(ctx context.Context, o options, handler http.Handler, base log.Logger
 		return fmt.Errorf("serving HTTP: %w", err)
 	}
 	return nil
+}
+
+// silentConns are the connections that no request has come on yet, such as those that
+// browsers open in advance. Shutdown would wait for them as for requests.
+type silentConns struct {
+	mu    sync.Mutex
+	conns map[net.Conn]struct{}
+}
+
+func (s *silentConns) note(conn net.Conn, state http.ConnState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if state == http.StateNew {
+		s.conns[conn] = struct{}{}
+	} else {
+		delete(s.conns, conn)
+	}
+}
+
+func (s *silentConns) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for conn := range s.conns {
+		_ = conn.Close()
+	}
 }

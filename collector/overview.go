@@ -1,0 +1,160 @@
+package collector
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"memdump_exporter/collector/ranges"
+	"memdump_exporter/influx"
+)
+
+// Overview is everything that a page for people says, asked for at one time. It counts
+// for none of the metrics.
+type Overview struct {
+	At     time.Time
+	Server influx.Server // Major is 0 while it is not known
+	API    influx.API
+	// Figures are the rows of the table, in its order.
+	Figures []FigureNow
+	// Days are the last thirty, oldest first; empty with DaysErr.
+	Days    []Day
+	DaysErr error
+	// Newest are the newest dumps; empty with NewestErr, or where there is none.
+	Newest    []Record
+	NewestErr error
+}
+
+// FigureNow is one figure.
+type FigureNow struct {
+	Query, Gauge, Help string
+	Value              float64
+	Known              bool   // false when there is no value to give
+	Err                error  // why not, when the query failed
+	Reason             string // its name, as in the label {reason}
+	Took               time.Duration
+	Ranges             ranges.State
+}
+
+// Day is what was dumped in one day of UTC.
+type Day struct {
+	Start        time.Time
+	Dumps, Bytes int64
+}
+
+const (
+	overviewDays = 30
+	overviewRows = 20
+	day          = 24 * time.Hour
+)
+
+// Overview asks for everything side by side. The context bounds it.
+func (c *Collector) Overview(ctx context.Context) Overview {
+	server, _ := c.Database.Identify(ctx)
+	run := &scrape{Collector: c, ctx: ctx, now: c.Now(), api: c.Database.API()}
+	o := Overview{At: run.now, Server: server, Figures: make([]FigureNow, len(c.figures))}
+	var questions sync.WaitGroup
+	for i, f := range c.figures {
+		questions.Go(func() {
+			a := c.ask(run, f)
+			now := FigureNow{Query: f.label(), Gauge: f.gauge(), Help: f.about(), Value: a.value, Known: a.known && a.err == nil,
+				Err: a.err, Took: a.took, Ranges: a.ranges}
+			if a.err != nil {
+				now.Reason = reasonOf(a.err)
+			}
+			o.Figures[i] = now
+		})
+	}
+	questions.Go(func() { o.DaysErr = contain(func() (err error) { o.Days, err = c.days(run); return err }) })
+	questions.Go(func() {
+		o.NewestErr = contain(func() error {
+			return c.list(ctx, query{limit: overviewRows, span: ranges.All}, func(r Record) error {
+				o.Newest = append(o.Newest, r)
+				return nil
+			})
+		})
+	})
+	questions.Wait()
+	if o.API = c.Database.API(); o.NewestErr != nil {
+		o.Newest = nil
+	}
+	return o
+}
+
+var errNoDays = errors.New("a gateway of the old service's kind is not asked for days")
+
+// days counts the dumps of each of the last days. Where the server refuses so many at
+// once, parts of days add up.
+func (c *Collector) days(run *scrape) ([]Day, error) {
+	if run.api == influx.APIV3Query {
+		return nil, errNoDays
+	}
+	today := run.now.UTC().Truncate(day)
+	first := today.Add(-(overviewDays - 1) * day)
+	all := make([]Day, overviewDays)
+	for i := range all {
+		all[i].Start = first.Add(time.Duration(i) * day)
+	}
+	text := statement{
+		sel: `COUNT("sha256") AS "dumps", SUM("gzip_size_bytes") AS "bytes"`, from: dumps, tail: "GROUP BY time(1d) fill(none)",
+	}
+	rows := 0
+	span := ranges.Range{From: first.UnixNano(), To: today.Add(day).UnixNano()}
+	err := ranges.Walk(run.ctx, run.now.UnixNano(), span, c.recordsMap(), func(ctx context.Context, r ranges.Range) error {
+		part := make([]Day, overviewDays)
+		err := c.Database.Query(ctx, influx.Question{Statement: text.over(c.DumpsMeasurement, r)}, func(row influx.Row) error {
+			ns, err := row.Time()
+			if err != nil {
+				return err
+			}
+			at := (ns - span.From) / int64(day)
+			if ns < span.From || at >= overviewDays {
+				return fmt.Errorf("%w: a day that was not asked for", influx.ErrMalformed)
+			}
+			rows++
+			for column, into := range map[string]*int64{"dumps": &part[at].Dumps, "bytes": &part[at].Bytes} {
+				if value, _ := row.Value(column); value == nil { // no field of that name in that day
+					continue
+				}
+				if *into, err = row.Int64(column); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if errors.Is(err, influx.ErrFileLimit) {
+			return fmt.Errorf("%w: %w", ranges.ErrTooWide, err)
+		}
+		for i := range part {
+			all[i].Dumps += part[i].Dumps
+			all[i].Bytes += part[i].Bytes
+		}
+		return err
+	})
+	if err == nil && rows == 0 {
+		err = run.prove(dumps, []string{"sha256"})
+	}
+	if err != nil {
+		return nil, err
+	}
+	return all, nil
+}
+
+// Text returns a tag or field of text; false when the record has none.
+func (r Record) Text(column string) (string, bool) {
+	text, ok := r.Value(column).(string)
+	return text, ok
+}
+
+// Number returns a numeric field; false when the record has none.
+func (r Record) Number(column string) (float64, bool) {
+	number, ok := r.Value(column).(json.Number)
+	if !ok {
+		return 0, false
+	}
+	f, err := number.Float64()
+	return f, err == nil
+}
