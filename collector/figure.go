@@ -18,6 +18,9 @@ type stat interface {
 	about() string // help of the gauge
 	desc() *prometheus.Desc
 	source() source
+	// needs returns the fields, and the tag, that the question is about; any field where
+	// none is named.
+	needs() (fields []string, tag string)
 	// keep returns the row with the place where its partial answers are kept.
 	keep(ranges.Config) figure
 }
@@ -27,6 +30,8 @@ type figure interface {
 	stat
 	// ask answers the row's question in one scrape.
 	ask(*scrape) answer
+	// question returns the question about the whole, as it goes out.
+	question(*scrape) string
 	// ranges returns the ranges of time that it is asked about; nil for the whole.
 	ranges() []ranges.Range
 }
@@ -35,6 +40,9 @@ func (r row[P]) label() string  { return r.query }
 func (r row[P]) gauge() string  { return r.name }
 func (r row[P]) about() string  { return r.help }
 func (r row[P]) source() source { return r.text.from }
+func (r row[P]) needs() ([]string, string) {
+	return r.fields, r.tag
+}
 func (r row[P]) desc() *prometheus.Desc {
 	return prometheus.NewDesc(r.name, r.help, nil, nil)
 }
@@ -44,6 +52,14 @@ func (r row[P]) keep(c ranges.Config) figure { return kept[P]{r, ranges.New[P](c
 type kept[P partial[P]] struct {
 	row[P]
 	partials *ranges.Figure[P]
+}
+
+func (k kept[P]) question(run *scrape) string {
+	measurement, span := run.measurement(k.text.from), run.span(k.text.from)
+	if run.Database.API() == influx.APIV3Query {
+		return k.gateway.over(measurement, span)
+	}
+	return k.text.over(measurement, span)
 }
 
 func (k kept[P]) ranges() []ranges.Range { return k.partials.Map() }

@@ -31,6 +31,7 @@ type Overview struct {
 // FigureNow is one figure.
 type FigureNow struct {
 	Query, Gauge, Help string
+	Question           string // about the whole, as it goes out
 	Value              float64
 	Known              bool   // false when there is no value to give
 	Err                error  // why not, when the query failed
@@ -55,19 +56,9 @@ const (
 func (c *Collector) Overview(ctx context.Context) Overview {
 	server, _ := c.Database.Identify(ctx)
 	run := &scrape{Collector: c, ctx: ctx, now: c.Now(), api: c.Database.API()}
-	o := Overview{At: run.now, Server: server, Figures: make([]FigureNow, len(c.figures))}
+	o := Overview{At: run.now, Server: server}
 	var questions sync.WaitGroup
-	for i, f := range c.figures {
-		questions.Go(func() {
-			a := c.ask(run, f)
-			now := FigureNow{Query: f.label(), Gauge: f.gauge(), Help: f.about(), Value: a.value, Known: a.known && a.err == nil,
-				Err: a.err, Took: a.took, Ranges: a.ranges}
-			if a.err != nil {
-				now.Reason = reasonOf(a.err)
-			}
-			o.Figures[i] = now
-		})
-	}
+	questions.Go(func() { o.Figures = c.figuresNow(run) })
 	questions.Go(func() { o.DaysErr = contain(func() (err error) { o.Days, err = c.days(run); return err }) })
 	questions.Go(func() {
 		o.NewestErr = contain(func() error {

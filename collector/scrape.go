@@ -50,7 +50,7 @@ func (s *scrape) prove(from source, fields []string) error {
 	p := &s.proofs[from]
 	p.once.Do(func() {
 		p.fields = make(map[string]bool)
-		question := influx.Question{Statement: "SHOW FIELD KEYS FROM " + influx.Ident(s.measurement(from))}
+		question := influx.Question{Statement: fieldKeys(s.measurement(from))}
 		p.err = s.Database.Query(s.ctx, question, func(row influx.Row) error {
 			name, ok := row.Value("fieldKey")
 			field, isText := name.(string)
@@ -74,3 +74,6 @@ func (s *scrape) prove(from source, fields []string) error {
 	}
 	return nil
 }
+
+// fieldKeys asks for the fields of a measurement, of any age.
+func fieldKeys(measurement string) string { return "SHOW FIELD KEYS FROM " + influx.Ident(measurement) }

@@ -20,6 +20,8 @@ type row[P partial[P]] struct {
 	// fields must exist in the measurement before an empty answer is believed; none
 	// means that any field will do.
 	fields []string
+	// tag that the question groups by; empty for none.
+	tag string
 	// maxBytes bounds an answer; 0 means the client's default.
 	maxBytes int64
 	// gateway is the question where InfluxQL is not spoken (gateway.go).
@@ -52,6 +54,7 @@ var stats = []stat{
 		help:     "VMs with a memory dump on record: distinct vmid among the dumps, of all time; dumps without a vmid count for none. 0 when there is none.",
 		text:     statement{sel: `LAST("sha256") AS "value"`, from: dumps, where: `"vmid" != ''`, tail: `GROUP BY "vmid"`},
 		fields:   []string{"sha256"},
+		tag:      "vmid",
 		maxBytes: maxSetBytes,
 		gateway:  gatewayStatement{sel: `COUNT(DISTINCT vmid) AS unique_vms`, value: onlyCount},
 		read:     addMember("vmid"),
@@ -94,6 +97,7 @@ var stats = []stat{
 		name:     "memdump_monitored_vms",
 		help:     "VMs with telemetry in the look-back (--telemetry.lookback, by default the last 24 hours): distinct VMID, by any field. 0 when there is none.",
 		text:     statement{sel: `*`, from: telemetry, where: `"VMID" != ''`, tail: `GROUP BY "VMID" ORDER BY time DESC LIMIT 1`},
+		tag:      "VMID",
 		maxBytes: maxSetBytes,
 		gateway:  gatewayStatement{sel: `COUNT(DISTINCT "VMID") AS unique_vms`, value: onlyCount},
 		read:     addMember("VMID"),

@@ -9,10 +9,14 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"time"
 
+	"github.com/go-kit/log"
 	promconfig "github.com/prometheus/common/config"
 	"github.com/prometheus/common/version"
 
+	"memdump_exporter/collector"
+	"memdump_exporter/collector/ranges"
 	"memdump_exporter/influx"
 )
 
@@ -39,6 +43,21 @@ func newClient(o options) (*influx.Client, error) {
 		}
 	}
 	return client, err
+}
+
+// newCollector makes the collector from the flags.
+func newCollector(o options, client *influx.Client, logger log.Logger) (*collector.Collector, error) {
+	return collector.New(collector.Config{
+		Database:             client,
+		DumpsMeasurement:     o.dumpsMeasurement,
+		TelemetryMeasurement: o.telemetryMeasurement,
+		TelemetryLookback:    o.telemetryLookback,
+		Ranges:               ranges.Mode(o.influxRanges),
+		DumpsSettle:          o.dumpsSettle,
+		Insecure:             o.tls.InsecureSkipVerify,
+		Logger:               log.With(logger, "component", "collector"),
+		Now:                  time.Now,
+	})
 }
 
 // flagOf names the flag behind a setting of the client.

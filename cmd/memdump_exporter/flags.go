@@ -39,7 +39,15 @@ type options struct {
 	web           *web.FlagConfig
 
 	logLevel, logFormat string
+
+	command     string // checkCommand, or empty to serve
+	checkOutput string
 }
+
+const (
+	serveCommand = "serve"
+	checkCommand = "check"
+)
 
 // newApplication declares the flags. The variables of the environment are those of
 // the Python service that this exporter replaces.
@@ -104,6 +112,10 @@ func newApplication(o *options) *kingpin.Application {
 		Default("info").StringVar(&o.logLevel)
 	app.Flag("log.format", "Form of a log line: logfmt or json.").
 		Default("logfmt").StringVar(&o.logFormat)
+
+	app.Command(serveCommand, "Serve the metrics; what is done where no command is given.").Default()
+	check := app.Command(checkCommand, "Look step by step whether a scrape would succeed, and say what to change. Ends with 0 when all is well, 1 when something is wrong.")
+	check.Flag("output", "Form of the result: text or json.").Default("text").StringVar(&o.checkOutput)
 	return app
 }
 
@@ -114,15 +126,21 @@ func parse(args []string, stdout, stderr io.Writer) (o options, done bool, err e
 	app.Terminate(func(int) { done = true })
 	app.UsageWriter(stdout)
 	app.ErrorWriter(stderr)
-	_, err = app.Parse(args)
+	o.command, err = app.Parse(args)
 	switch {
 	case done:
 		return o, true, nil
 	case err != nil:
-		return o, false, fmt.Errorf("%w, try --help", err)
+		return o, false, usageError{fmt.Errorf("%w, try --help", err)}
 	}
-	return o, false, o.check()
+	if err := o.check(); err != nil {
+		return o, false, usageError{err}
+	}
+	return o, false, nil
 }
+
+// usageError is one of whoever called.
+type usageError struct{ error }
 
 // check refuses what can't be meant; what belongs to InfluxDB, influx.New checks.
 func (o options) check() error {

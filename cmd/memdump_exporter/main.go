@@ -7,6 +7,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -22,10 +23,21 @@ func main() {
 	defer stop()
 	// A second signal ends the process at once.
 	context.AfterFunc(ctx, stop)
-	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
-		fmt.Fprintln(os.Stderr, name+":", err)
-		os.Exit(1)
+	os.Exit(exitCode(run(ctx, os.Args[1:], os.Stdout, os.Stderr), os.Stderr))
+}
+
+// exitCode says what ended run: 0 all well, 1 something is wrong, 2 usage.
+func exitCode(err error, stderr io.Writer) int {
+	if err == nil {
+		return 0
 	}
+	if !errors.Is(err, errCheck) { // which has said it
+		fmt.Fprintln(stderr, name+":", err)
+	}
+	if usage := (usageError{}); errors.As(err, &usage) {
+		return 2
+	}
+	return 1
 }
 
 // run is the program: it parses the arguments and serves until the context ends.
@@ -34,6 +46,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	o, done, err := parse(args, stdout, stderr)
 	if done || err != nil {
 		return err
+	}
+	if o.command == checkCommand {
+		return runCheck(ctx, o, stdout)
 	}
 	base, logger := newLoggers(o, stderr)
 	handler, err := newHandler(o, base, logger)

@@ -61,6 +61,7 @@ func TestRun_refuses(t *testing.T) {
 		"--influx.tls.cert-file=f":           "--influx.tls.key-file",
 		"--influx.tls.ca-file=/no/such":      "--influx.tls.ca-file",
 		"--influx.tls.ca-file=/":             "--influx.tls.ca-file",
+		"check --output=xml":                 "--output",
 		"--log.level=loud":                   "--log.level",
 		"--log.format=xml":                   "--log.format",
 		"--web.listen-address=127.0.0.1:xyz": "--web.listen-address",

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/go-kit/log"
 	"github.com/go-kit/log/level"
@@ -15,7 +14,6 @@ import (
 	versioncollector "github.com/prometheus/client_golang/prometheus/collectors/version"
 
 	"memdump_exporter/collector"
-	"memdump_exporter/collector/ranges"
 )
 
 const (
@@ -40,17 +38,7 @@ func newHandler(o options, base, logger log.Logger) (http.Handler, error) {
 	if o.tls.InsecureSkipVerify {
 		_ = level.Warn(logger).Log("msg", "the certificate of InfluxDB is not verified (--influx.tls.insecure-skip-verify)")
 	}
-	metrics, err := collector.New(collector.Config{
-		Database:             client,
-		DumpsMeasurement:     o.dumpsMeasurement,
-		TelemetryMeasurement: o.telemetryMeasurement,
-		TelemetryLookback:    o.telemetryLookback,
-		Ranges:               ranges.Mode(o.influxRanges),
-		DumpsSettle:          o.dumpsSettle,
-		Insecure:             o.tls.InsecureSkipVerify,
-		Logger:               log.With(logger, "component", "collector"),
-		Now:                  time.Now,
-	})
+	metrics, err := newCollector(o, client, logger)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,331 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-kit/log"
+	promconfig "github.com/prometheus/common/config"
+
+	"memdump_exporter/collector"
+	"memdump_exporter/influx"
+)
+
+// errCheck ends a check that has said itself what is wrong.
+var errCheck = errors.New("something is wrong")
+
+// step is one thing looked at.
+type step struct {
+	Name  string `json:"step"`
+	State string `json:"state"` // ok, wrong, or untried
+	Says  string `json:"says,omitempty"`
+	Hint  string `json:"hint,omitempty"` // the flag or variable to change
+}
+
+// check goes step by step from the flags to what Prometheus would see, as a colleague
+// would, and goes on after what is wrong where it can.
+type check struct {
+	options
+	out      io.Writer
+	terminal bool
+	steps    []step
+
+	client    *influx.Client
+	collector *collector.Collector
+}
+
+func runCheck(ctx context.Context, o options, stdout io.Writer) error {
+	if !slices.Contains([]string{"text", "json"}, o.checkOutput) {
+		return usageError{fmt.Errorf("--output is %q: expected text or json", o.checkOutput)}
+	}
+	ctx, cancel := context.WithTimeout(ctx, 6*o.scrapeTimeout)
+	defer cancel()
+	c := &check{options: o, out: stdout, terminal: o.checkOutput == "text" && isTerminal(stdout)}
+	c.all(ctx)
+	wrong := slices.ContainsFunc(c.steps, func(s step) bool { return s.State == "wrong" })
+	if o.checkOutput == "json" {
+		encoder := json.NewEncoder(stdout)
+		encoder.SetEscapeHTML(false)
+		encoder.SetIndent("", "  ")
+		if err := encoder.Encode(map[string]any{"ok": !wrong, "steps": c.steps}); err != nil {
+			return fmt.Errorf("writing the result: %w", err)
+		}
+	}
+	if wrong {
+		return errCheck
+	}
+	return nil
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+func (c *check) all(ctx context.Context) {
+	c.configuration()
+	reached := c.client != nil && c.network(ctx)
+	answers := reached && c.server(ctx)
+	for _, name := range []string{"server", "measurements", "queries"} {
+		if !answers && (name != "server" || !reached) {
+			c.say(step{name, "untried", "what comes before must work first", ""})
+		}
+	}
+	if !answers {
+		return
+	}
+	c.measurements(ctx)
+	c.queries(ctx)
+}
+
+// asking shows what is waited for, where a person looks on.
+func (c *check) asking(name string) {
+	if c.terminal {
+		fmt.Fprintf(c.out, "\r\033[K…     %s", name)
+	}
+}
+
+func (c *check) say(s step) {
+	c.steps = append(c.steps, s)
+	if c.checkOutput != "text" {
+		return
+	}
+	mark, colour := map[string]string{"ok": "ok", "wrong": "WRONG", "untried": "-"}[s.State], map[string]string{"ok": "32", "wrong": "31", "untried": "2"}[s.State]
+	if c.terminal {
+		fmt.Fprintf(c.out, "\r\033[K\033[%sm%-6s\033[0m", colour, mark)
+	} else {
+		fmt.Fprintf(c.out, "%-6s", mark)
+	}
+	fmt.Fprintf(c.out, "%-21s %s\n", s.Name, strings.ReplaceAll(s.Says, "\n", "\n"+strings.Repeat(" ", 28)))
+	if s.Hint != "" {
+		fmt.Fprintf(c.out, "%28s→ %s\n", "", s.Hint)
+	}
+}
+
+func (c *check) ok(name, says string, args ...any) {
+	c.say(step{name, "ok", fmt.Sprintf(says, args...), ""})
+}
+
+func (c *check) wrong(name, hint string, err error) bool {
+	c.say(step{name, "wrong", err.Error(), hint})
+	return false
+}
+
+func (c *check) configuration() {
+	client, err := newClient(c.options)
+	if err != nil {
+		c.wrong("configuration", "", err)
+		return
+	}
+	made, err := newCollector(c.options, client, log.NewNopLogger())
+	if err != nil {
+		c.wrong("configuration", "", err)
+		return
+	}
+	c.client, c.collector = client, made
+	credentials := "no credentials"
+	for _, given := range []struct {
+		set  bool
+		says string
+	}{
+		{c.influxTokenFile != "", "the token in " + c.influxTokenFile}, {c.influxToken != "", "a token"},
+		{c.influxUsername != "" && c.influxPasswordFile != "", "the user " + c.influxUsername + " and the password in " + c.influxPasswordFile},
+		{c.influxUsername != "", "the user " + c.influxUsername},
+	} {
+		if given.set {
+			credentials = given.says
+			break
+		}
+	}
+	c.ok("configuration", "InfluxDB at %s, database %s, %s (sent as: %s), API: %s\ndumps in %s, telemetry in %s for the last %s, ranges: %s",
+		c.influxURL, c.influxDatabase, credentials, c.influxScheme, c.influxAPI,
+		c.dumpsMeasurement, c.telemetryMeasurement, c.telemetryLookback, c.influxRanges)
+}
+
+const urlHint = "--influx.url (INFLUX_URL)"
+
+// network looks the name up, connects, and speaks TLS.
+func (c *check) network(ctx context.Context) bool {
+	u, err := url.Parse(c.influxURL)
+	if err != nil {
+		return c.wrong("name", urlHint, errors.New("the URL can't be parsed"))
+	}
+	host, port := u.Hostname(), u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	c.asking("name")
+	addresses, err := net.DefaultResolver.LookupHost(ctx, host)
+	if err != nil {
+		return c.wrong("name", urlHint+": no such name, or no name server", err)
+	}
+	c.ok("name", "%s is %s", host, strings.Join(addresses, ", "))
+	c.asking("connection")
+	dialer := &net.Dialer{Timeout: 3 * time.Second}
+	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(host, port))
+	if err != nil {
+		return c.wrong("connection", urlHint+": does InfluxDB run there? 1.x and 2.x listen on 8086, 3.x on 8181", err)
+	}
+	defer conn.Close()
+	c.ok("connection", "port %s takes connections", port)
+	if u.Scheme != "https" {
+		return true
+	}
+	config, err := promconfig.NewTLSConfig(&c.tls)
+	if err != nil {
+		return c.wrong("TLS", "--influx.tls.*", err)
+	}
+	if config.ServerName == "" {
+		config.ServerName = host
+	}
+	c.asking("TLS")
+	secured := tls.Client(conn, config)
+	if err := secured.HandshakeContext(ctx); err != nil {
+		return c.wrong("TLS", "--influx.tls.ca-file, --influx.tls.server-name; http:// in --influx.url for a server without TLS", err)
+	}
+	certificate := secured.ConnectionState().PeerCertificates[0]
+	c.ok("TLS", "%s, certificate of %s until %s", tls.VersionName(secured.ConnectionState().Version), certificate.Subject, certificate.NotAfter.UTC().Format(time.DateOnly))
+	return true
+}
+
+// hints name what to change for a kind of failure.
+var hints = map[influx.Kind]string{
+	influx.ErrUnauthorized:     "--influx.token (INFLUX_TOKEN) or --influx.token-file, --influx.username and --influx.password-file, --influx.auth-scheme",
+	influx.ErrCredentials:      "--influx.token-file (INFLUX_TOKEN_FILE) or --influx.password-file",
+	influx.ErrDatabaseNotFound: "--influx.db (INFLUX_DB); or the token may not read it",
+	influx.ErrNotFound:         urlHint + ": is it an InfluxDB, and is the path prefix right?",
+	influx.ErrRedirected:       urlHint + ": give the URL that it points to",
+	influx.ErrTimeout:          "--scrape.timeout, or InfluxDB has too much to do",
+	influx.ErrMalformed:        urlHint + ": what answers does not speak InfluxDB's language",
+}
+
+func hint(err error) string {
+	var kind influx.Kind
+	if errors.As(err, &kind) {
+		return hints[kind]
+	}
+	return ""
+}
+
+// server finds out who answers, and whether the credentials and the database are right.
+func (c *check) server(ctx context.Context) bool {
+	c.asking("server")
+	server, err := c.client.Identify(ctx)
+	switch {
+	case errors.Is(err, influx.ErrUnauthorized), errors.Is(err, influx.ErrCredentials):
+		return c.wrong("credentials", hint(err), err)
+	case err != nil:
+		return c.wrong("server", hint(err), err)
+	}
+	if c.client.API() == influx.APIV3Query || server.Major == 0 && c.gateway(ctx) {
+		c.ok("server", "a gateway that answers /api/v3/query; it can't be asked for fields")
+		return true
+	}
+	fields := c.collector.Examine(ctx)[0]
+	if errors.Is(fields.Err, influx.ErrNotFound) {
+		return c.wrong("server", hint(fields.Err), errors.New("what answers is no InfluxDB: it has neither /query nor /api/v3/query"))
+	}
+	known := "InfluxDB of an unknown kind"
+	if server.Major != 0 {
+		known = fmt.Sprintf("InfluxDB %d.x, version %s", server.Major, server.Version)
+	}
+	switch {
+	case errors.Is(fields.Err, influx.ErrUnauthorized), errors.Is(fields.Err, influx.ErrCredentials):
+		c.ok("server", "%s", known)
+		return c.wrong("credentials", hint(fields.Err), fields.Err)
+	case fields.Err != nil:
+		c.ok("server", "%s", known)
+		return c.wrong("database", hint(fields.Err), fields.Err)
+	}
+	c.ok("server", "%s", known)
+	c.ok("database", "%s can be read", c.influxDatabase)
+	return true
+}
+
+// gateway reports whether the old service's path answers one of its questions.
+func (c *check) gateway(ctx context.Context) bool {
+	if c.client.API() != influx.APIAuto {
+		return false
+	}
+	for _, f := range c.collector.Figures(ctx) {
+		if f.Err == nil {
+			return c.client.API() == influx.APIV3Query
+		}
+	}
+	return false
+}
+
+func (c *check) measurements(ctx context.Context) {
+	if c.client.API() == influx.APIV3Query {
+		return
+	}
+	c.asking("measurements")
+	for _, m := range c.collector.Examine(ctx) {
+		name, flag := m.Role+"_measurement", "--"+m.Role+".measurement"
+		switch {
+		case m.Err != nil:
+			c.wrong(name, hint(m.Err), m.Err)
+		case len(m.Fields) == 0:
+			c.wrong(name, flag+", or nothing has been written yet", fmt.Errorf("there is no measurement %s in the database", m.Name))
+		case len(m.MissingFields) > 0:
+			c.wrong(name, flag+", or what writes it", fmt.Errorf("%s has no field %s; it has %s", m.Name, strings.Join(m.MissingFields, ", "), typed(m.Fields)))
+		case len(m.MissingTags) > 0:
+			c.wrong(name, flag+", or what writes it", fmt.Errorf("%s has no tag %s; it has %s", m.Name, strings.Join(m.MissingTags, ", "), strings.Join(m.Tags, ", ")))
+		default:
+			c.ok(name, "%s has the fields %s and the tags %s", m.Name, typed(m.Fields), strings.Join(m.Tags, ", "))
+		}
+	}
+}
+
+func typed(fields map[string]string) string {
+	var all []string
+	for name, kind := range fields {
+		all = append(all, name+" ("+kind+")")
+	}
+	slices.Sort(all)
+	return strings.Join(all, ", ")
+}
+
+func (c *check) queries(ctx context.Context) {
+	c.asking("queries")
+	ctx, cancel := context.WithTimeout(ctx, c.scrapeTimeout)
+	defer cancel()
+	up, gauges := 1, ""
+	for _, f := range c.collector.Figures(ctx) {
+		if f.Err != nil {
+			up = 0
+			c.wrong(f.Query, hint(f.Err), fmt.Errorf("%s\n%w", f.Question, f.Err))
+			continue
+		}
+		value := "no value, as there is none yet"
+		if f.Known {
+			value = fmt.Sprint(f.Value)
+			gauges += fmt.Sprintf("\n%s %v", f.Gauge, f.Value)
+		}
+		how := ""
+		if f.Ranges.Ranged {
+			how = fmt.Sprintf(", in %d ranges of time", f.Ranges.Ranges)
+		}
+		c.ok(f.Query, "%s\n%s, in %s%s", f.Question, value, f.Took.Round(100*time.Microsecond), how)
+	}
+	says := fmt.Sprintf("memdump_up %d%s", up, gauges)
+	if up == 0 {
+		c.wrong("scrape", "", errors.New(says+"\nand none of the gauges whose query failed"))
+		return
+	}
+	c.ok("scrape", "%s", says)
+}

@@ -1,0 +1,103 @@
+package collector
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	"memdump_exporter/influx"
+)
+
+// Measurement is what the database holds of one of the two measurements, beside what
+// the table needs of it.
+type Measurement struct {
+	Role   string            // "dumps" or "telemetry", as the flags are named
+	Name   string            // in the database
+	Fields map[string]string // type by name; empty where there is no such measurement
+	Tags   []string
+	// MissingFields and MissingTags are what some row of the table needs.
+	MissingFields, MissingTags []string
+	Err                        error
+}
+
+// Examine asks which fields and tags there are, of any age.
+func (c *Collector) Examine(ctx context.Context) []Measurement {
+	run := &scrape{Collector: c, ctx: ctx, now: c.Now()}
+	examined := []Measurement{{Role: "dumps"}, {Role: "telemetry"}}
+	for from := range examined {
+		m := &examined[from]
+		m.Name = run.measurement(source(from))
+		if m.Err = c.examine(ctx, m); m.Err != nil {
+			continue
+		}
+		for _, s := range stats {
+			if s.source() != source(from) {
+				continue
+			}
+			fields, tag := s.needs()
+			for _, field := range fields {
+				if m.Fields[field] == "" && !slices.Contains(m.MissingFields, field) {
+					m.MissingFields = append(m.MissingFields, field)
+				}
+			}
+			if tag != "" && !slices.Contains(m.Tags, tag) && !slices.Contains(m.MissingTags, tag) {
+				m.MissingTags = append(m.MissingTags, tag)
+			}
+		}
+	}
+	return examined
+}
+
+func (c *Collector) examine(ctx context.Context, m *Measurement) error {
+	text := func(row influx.Row, column string) (string, error) {
+		value, _ := row.Value(column)
+		name, ok := value.(string)
+		if !ok {
+			return "", fmt.Errorf("%w: no column %q of text", influx.ErrMalformed, column)
+		}
+		return name, nil
+	}
+	m.Fields = map[string]string{}
+	err := c.Database.Query(ctx, influx.Question{Statement: fieldKeys(m.Name)}, func(row influx.Row) error {
+		name, err := text(row, "fieldKey")
+		if err != nil {
+			return err
+		}
+		m.Fields[name], err = text(row, "fieldType")
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return c.Database.Query(ctx, influx.Question{Statement: "SHOW TAG KEYS FROM " + influx.Ident(m.Name)}, func(row influx.Row) error {
+		tag, err := text(row, "tagKey")
+		m.Tags = append(m.Tags, tag)
+		return err
+	})
+}
+
+// Figures asks for every figure of the table side by side. It counts for none of the
+// metrics.
+func (c *Collector) Figures(ctx context.Context) []FigureNow {
+	_, _ = c.Database.Identify(ctx)
+	return c.figuresNow(&scrape{Collector: c, ctx: ctx, now: c.Now(), api: c.Database.API()})
+}
+
+func (c *Collector) figuresNow(run *scrape) []FigureNow {
+	figures := make([]FigureNow, len(c.figures))
+	var questions sync.WaitGroup
+	for i, f := range c.figures {
+		questions.Go(func() {
+			a := c.ask(run, f)
+			now := FigureNow{Query: f.label(), Gauge: f.gauge(), Help: f.about(), Value: a.value, Known: a.known && a.err == nil,
+				Err: a.err, Took: a.took, Ranges: a.ranges, Question: f.question(run)}
+			if a.err != nil {
+				now.Reason = reasonOf(a.err)
+			}
+			figures[i] = now
+		})
+	}
+	questions.Wait()
+	return figures
+}
