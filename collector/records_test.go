@@ -286,6 +286,12 @@ func TestRecords_refuses(t *testing.T) {
 			refused(name+"="+escaped, name)
 		}
 	}
+	rng := rand.New(rand.NewPCG(4, 4))
+	for range 500 {
+		for _, name := range []string{"limit", "offset", "from", "to"} {
+			refused(name+"="+url.QueryEscape(hostileName(rng)), name)
+		}
+	}
 	for _, name := range []string{"vmid", "dom"} {
 		for _, value := range []string{"", "%00", "a%0Ab", "%7f", "%ff", "%C3%28", strings.Repeat("a", 513)} {
 			refused(name+"="+value, name)
@@ -318,15 +324,13 @@ func TestRecords_hostileNames(t *testing.T) {
 	if err := server.Write(t.Context(), "names", h.Lines()); err != nil {
 		t.Fatal(err)
 	}
-	col := collectorAt(t, newClient(t, server.URL, "names"), ranges.Auto, &clock{time.Now()})
+	front := influxtest.LimitFiles(t, server.URL, "influxdb-3.6.0", 1e9) // counts, and refuses nothing
+	front.Holds(h)
+	col := collectorAt(t, newClient(t, front.URL, "names"), ranges.Auto, &clock{time.Now()})
 	base := recordsOf(t, col)
 	rng := rand.New(rand.NewPCG(9, 9))
-	pieces := []string{"'", `\`, `"`, ";", "--", "/*", "*/", "DROP MEASUREMENT mem_dumps", " OR ", "1=1", "$1", "%", "\u2028", "ﬀ", "😀", ")", "(", "=", "!=", "=~", "/.*/", "a", " ", "time", "now()", "#", "`"}
 	for range 500 {
-		value := ""
-		for range 1 + rng.IntN(6) {
-			value += pieces[rng.IntN(len(pieces))]
-		}
+		value := hostileName(rng)
 		for _, name := range []string{"vmid", "dom"} {
 			status, p, _ := askRecords(t, base+"/records?"+url.Values{name: {value}}.Encode())
 			if status != 200 || len(p.Records) != 0 {
@@ -334,7 +338,19 @@ func TestRecords_hostileNames(t *testing.T) {
 			}
 		}
 	}
+	if questions, _ := front.Asked(); questions != 1000 {
+		t.Errorf("a thousand requests were %d questions", questions)
+	}
 	sameGauges(t, col, scrape(t, col), truthOf(h, time.Now()))
+}
+
+// hostileName is a name of what means something to somebody.
+func hostileName(rng *rand.Rand) (name string) {
+	pieces := []string{"'", `\`, `"`, ";", "--", "/*", "*/", "DROP MEASUREMENT mem_dumps", " OR ", "1=1", "$1", "%", "\u2028", "ﬀ", "😀", ")", "(", "=", "!=", "=~", "/.*/", "a", " ", "time", "now()", "#", "`"}
+	for range 1 + rng.IntN(6) {
+		name += pieces[rng.IntN(len(pieces))]
+	}
+	return name
 }
 
 // TestRecords_failures: InfluxDB failing is never an empty list, nor a short one that
