@@ -30,7 +30,8 @@ type Mode string
 
 const (
 	// Auto asks about the whole until that is refused, or takes more than a fair
-	// share of the time there is, and again once it would take far less.
+	// share of the time there is; and again once it would take far less, if it was
+	// not refused.
 	Auto Mode = "auto"
 	// Whole always asks about the whole.
 	Whole Mode = "whole"
@@ -83,8 +84,9 @@ const (
 type Figure[P Partial[P]] struct {
 	config Config
 
-	ranged atomic.Bool   // asked about in ranges
-	turn   chan struct{} // holds the right to use what follows
+	ranged  atomic.Bool   // asked about in ranges
+	tooWide atomic.Bool   // the whole has been refused, and is not tried again
+	turn    chan struct{} // holds the right to use what follows
 
 	tiles    []tile[P] // ascending, without gap or overlap
 	refusals []refusal
@@ -164,6 +166,7 @@ func (f *Figure[P]) whole(ctx context.Context, span Range, ask Ask[P]) (P, State
 	share := share(ctx, begin)
 	found, err := ask(ctx, span)
 	slow := f.config.Now().Sub(begin) >= share
+	f.tooWide.CompareAndSwap(false, errors.Is(err, ErrTooWide))
 	if f.config.Mode == Auto && (errors.Is(err, ErrTooWide) || slow && (err == nil || errors.Is(err, ErrTooSlow))) {
 		f.ranged.Store(true)
 	}
@@ -186,7 +189,7 @@ func share(ctx context.Context, now time.Time) time.Duration {
 // cheapAsWhole reports whether one question about all would take far less than its
 // share, going by what the ranges took.
 func (f *Figure[P]) cheapAsWhole(ctx context.Context) bool {
-	if len(f.refusals) > 0 {
+	if f.tooWide.Load() || len(f.refusals) > 0 {
 		return false
 	}
 	total := time.Duration(0)

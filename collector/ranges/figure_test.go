@@ -224,6 +224,30 @@ func TestFigure_whole(t *testing.T) {
 	})
 }
 
+// TestFigure_refusedWhole: where the whole is refused and no range of it is, the whole
+// is not tried again.
+func TestFigure_refusedWhole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer(1)
+		for age := time.Duration(0); age < 84*time.Hour; age += 10 * time.Minute {
+			s.write(time.Now().Add(-age))
+		}
+		s.files = 432
+		f := New[ids](Config{Mode: Auto, Settle: 24 * time.Hour, Now: time.Now})
+		for range 20 {
+			got, state, err := call(f, s, All, 10*time.Second)
+			if err != nil || !state.Ranged {
+				t.Fatalf("%+v, %v", state, err)
+			}
+			sameIDs(t, got, s.truth(All))
+			time.Sleep(time.Minute)
+		}
+		if s.refused != 1 {
+			t.Errorf("refused %d times, want once", s.refused)
+		}
+	})
+}
+
 // TestFigure_slow: in Auto, what is slow is asked about in ranges, what became quick
 // as a whole again; Whole stays whole.
 func TestFigure_slow(t *testing.T) {
