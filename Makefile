@@ -1,6 +1,7 @@
 # What a user calls; .ci/run calls the same. `make help` lists it.
 
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+PROMTOOL      := github.com/prometheus/prometheus/cmd/promtool@v0.316.0
 GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
@@ -11,7 +12,7 @@ LDFLAGS  := -X $(STAMP).Version=$(VERSION) -X $(STAMP).Revision=$(REVISION)
 # The race detector needs a C compiler.
 RACE := $(shell command -v "$$(go env CC)" >/dev/null 2>&1 && echo -race)
 
-.PHONY: all help build demo test bench check fmt vet lint imports vuln clean
+.PHONY: all help build demo test bench check fmt vet lint imports rules vuln clean
 
 all: check test build ## everything that CI does
 
@@ -33,10 +34,10 @@ bench: ## what a scrape costs, on a real InfluxDB with a million dumps (some ten
 	go test -tags bench -run TestCost -timeout 60m -v ./collector -cost.table=$(CURDIR)/docs/cost.md
 	go test -run '^$$' -bench . -benchmem ./influx ./collector
 
-check: fmt vet imports lint vuln ## everything that reads the code without running it
+check: fmt vet imports lint rules vuln ## everything that reads the code without running it
 
 fmt:
-	@unformatted="$$(gofmt -l cmd collector influx)"; \
+	@unformatted="$$(gofmt -l cmd collector dashboards influx)"; \
 	[ -z "$$unformatted" ] || { echo "not formatted (gofmt -w mends it): $$unformatted"; exit 1; }
 	@go mod tidy -diff || { echo 'go.mod or go.sum is not tidy: go mod tidy mends it'; exit 1; }
 
@@ -55,6 +56,12 @@ imports:
 	deps ./collector/ranges | must_not 'collector/ranges must import the standard library only' -v '^memdump_exporter/collector/ranges$$' && \
 	deps ./collector | must_not 'collector must not import cmd' memdump_exporter/cmd && \
 	deps ./cmd/memdump_exporter | must_not 'only tests and the demo may import influxtest' influxtest
+
+# The one on PATH, such as Debian's package prometheus, or one built once, which takes minutes.
+rules:
+	@promtool=$$(command -v promtool || echo .cache/bin/promtool); \
+	[ -x "$$promtool" ] || GOBIN=$(CURDIR)/.cache/bin go install $(PROMTOOL); \
+	"$$promtool" check rules dashboards/alerts.yaml && "$$promtool" test rules dashboards/alerts_test.yaml
 
 # Its database may be out of reach, which says nothing about the code.
 vuln:
