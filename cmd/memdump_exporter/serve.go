@@ -71,7 +71,6 @@ func serve(ctx context.Context, o options, handler http.Handler, base log.Logger
 	defer time.AfterFunc(cancelGrace, cancelRequests).Stop()
 	grace, cancel := context.WithTimeout(context.Background(), shutdownGrace)
 	defer cancel()
-	// Once Shutdown has closed the listener, no more of them come.
 	server.RegisterOnShutdown(silent.close)
 	if err := server.Shutdown(grace); err != nil {
 		return fmt.Errorf("waiting for requests in flight: %w", err)
@@ -85,23 +84,28 @@ func serve(ctx context.Context, o options, handler http.Handler, base log.Logger
 // silentConns are the connections that no request has come on yet, such as those that
 // browsers open in advance. Shutdown would wait for them as for requests.
 type silentConns struct {
-	mu    sync.Mutex
-	conns map[net.Conn]struct{}
+	mu     sync.Mutex
+	conns  map[net.Conn]struct{}
+	closed bool
 }
 
 func (s *silentConns) note(conn net.Conn, state http.ConnState) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if state == http.StateNew {
-		s.conns[conn] = struct{}{}
-	} else {
+	switch {
+	case state != http.StateNew:
 		delete(s.conns, conn)
+	case s.closed: // accepted just before the listener was closed
+		_ = conn.Close()
+	default:
+		s.conns[conn] = struct{}{}
 	}
 }
 
 func (s *silentConns) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.closed = true
 	for conn := range s.conns {
 		_ = conn.Close()
 	}
