@@ -60,7 +60,13 @@ func TestCost(t *testing.T) {
 	sizes := []int{1e3, 1e4, 1e5, 1e6}
 	var times []int64
 	for _, n := range sizes {
-		times = writeDumps(t, server, n, end)
+		times = writeDumps(t, server, n, year, end)
+	}
+	// As many a day as the million of a year, for less long.
+	ages := []int{4, 40}
+	daily := func(days int) int { return 1_000_000 / 365 * days }
+	for _, days := range ages {
+		writeDumps(t, server, daily(days), time.Duration(days)*24*time.Hour, end)
 	}
 	for _, vms := range []int{100, 1000} {
 		writeTelemetry(t, server, vms, end)
@@ -68,7 +74,7 @@ func TestCost(t *testing.T) {
 	settle(t, server)
 
 	say("# What a scrape costs\n\nWritten by `make bench` on %s, %s/%s, %d cores, %s: one run on one machine, so read the ratios. ", end.UTC().Format(time.DateOnly), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version())
-	say("A real InfluxDB 1.7.11 on loopback; dumps of %d VMs over a year; telemetry every 5 s for 24 h (scale %v). A scrape each 15 s by the collector's clock.\n\n", costDumpVMs, *costScale)
+	say("A real InfluxDB 1.7.11 on loopback; dumps of %d VMs; telemetry every 5 s for 24 h (scale %v). A scrape each 15 s by the collector's clock.\n\n", costDumpVMs, *costScale)
 	trip, exposition := floor(t, server)
 	say("The floor: one HTTP round trip (GET /ping) %v; a fixed exposition over HTTP %v.\n\n", trip, exposition)
 	say("| dumps | VMs with telemetry | ranges | scrape, p50 | × round trip | InfluxDB's CPU | our CPU | questions | scrape / slowest question |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n")
@@ -85,10 +91,17 @@ func TestCost(t *testing.T) {
 	}
 	row(1e3, 1000, ranges.Whole, 20)
 	row(1e3, 1000, ranges.Cached, 230)
+	for _, days := range ages {
+		row(daily(days), 100, ranges.Whole, 20)
+		row(daily(days), 100, ranges.Cached, 230)
+	}
 	ratio := func(a, b string) float64 { return float64(results[a].influxd) / float64(results[b].influxd) }
 	say("\nInfluxDB's CPU, cached: 1e6 dumps / 1e3 dumps = %.2f; telemetry of 1000 VMs / of 100 = %.2f. Whole: %.2f and %.2f.\n",
 		ratio("1000000/100/cached", "1000/100/cached"), ratio("1000/1000/cached", "1000/100/cached"),
 		ratio("1000000/100/whole", "1000/100/whole"), ratio("1000/1000/whole", "1000/100/whole"))
+	say("\nWith age, at %d dumps a day: a year / %d days = %.2f cached, %.2f whole. (The rows of %d and %d dumps are those of %d and %d days; all others are of a year.)\n", daily(1), ages[0],
+		ratio("1000000/100/cached", fmt.Sprint(daily(ages[0]), "/100/cached")), ratio("1000000/100/whole", fmt.Sprint(daily(ages[0]), "/100/whole")),
+		daily(ages[0]), daily(ages[1]), ages[0], ages[1])
 
 	front := influxtest.LimitFiles(t, server.URL, "influxdb-3.8.3", 432)
 	front.HoldsAt(dumpsOf(1e6), times)
@@ -114,15 +127,15 @@ func TestCost(t *testing.T) {
 func dumpsOf(n int) string       { return fmt.Sprint("dumps_", n) }
 func telemetryOf(vms int) string { return fmt.Sprint("telemetry_", vms) }
 
-// writeDumps writes n dumps spread over a year, and returns their times.
-func writeDumps(t *testing.T, server *influxtest.Server, n int, end time.Time) (times []int64) {
+// writeDumps writes n dumps spread over a span, and returns their times.
+func writeDumps(t *testing.T, server *influxtest.Server, n int, span time.Duration, end time.Time) (times []int64) {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(uint64(n), 1))
 	written := max(1, int(float64(n)**costScale))
 	lines := make(chan string, 1000)
 	stored := store(t, server, lines)
 	for i := range written {
-		at := end.Add(-year).Add(time.Duration(float64(year) / float64(written) * (float64(i) + rng.Float64()))).UnixNano()
+		at := end.Add(-span).Add(time.Duration(float64(span) / float64(written) * (float64(i) + rng.Float64()))).UnixNano()
 		times = append(times, at)
 		vm := rng.IntN(costDumpVMs)
 		lines <- fmt.Sprintf(`%s,dom=vm-%d,vmid=%d sha256="%016x%016x%016x%016x",duration_sec=%d.5,gzip_size_bytes=%di,ctime=%d,mtime=%d,atime=%d,dump_path="/var/lib/memdump/vm-%d/%d.gz" %d`,
