@@ -179,10 +179,7 @@ func (b bound) Collect(ch chan<- prometheus.Metric) {
 		}
 		ch <- metric
 	}
-	// Asked before the queries, as the form of the credentials follows the answer.
-	// Whether it fails or not, the queries say what matters.
-	server, _ := b.Database.Identify(b.ctx)
-	run := &scrape{Collector: b.Collector, ctx: b.ctx, now: b.Now(), api: b.Database.API()}
+	run, server := b.begin(b.ctx)
 	answers := make([]answer, len(b.figures))
 	var queries sync.WaitGroup
 	for i, f := range b.figures {
@@ -288,12 +285,18 @@ func (c *Collector) note(f figure, a answer, end time.Time) {
 	}
 	reason := status.Reason
 	c.errors.WithLabelValues(f.label(), reason).Inc()
+	c.logFailure(a.err, "msg", "query failed", "query", f.label(), "reason", reason, "took", a.took)
+}
+
+// logFailure says what failed: a viewer or scraper that left is no news, and a panic
+// comes with its stack.
+func (c *Collector) logFailure(err error, fields ...any) {
 	logger := level.Error(c.Logger)
-	if errors.Is(a.err, influx.ErrCanceled) {
+	if errors.Is(err, influx.ErrCanceled) {
 		logger = level.Debug(c.Logger)
 	}
-	fields := []any{"msg", "query failed", "query", f.label(), "reason", reason, "took", a.took, "err", a.err}
-	if panicked := (*panicError)(nil); errors.As(a.err, &panicked) {
+	fields = append(fields, "err", err)
+	if panicked := (*panicError)(nil); errors.As(err, &panicked) {
 		fields = append(fields, "stack", string(panicked.stack))
 	}
 	_ = logger.Log(fields...)

@@ -2,7 +2,6 @@ package collector
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"sync"
 
@@ -49,29 +48,12 @@ func (c *Collector) Examine(ctx context.Context) []Measurement {
 	return examined
 }
 
-func (c *Collector) examine(ctx context.Context, m *Measurement) error {
-	text := func(row influx.Row, column string) (string, error) {
-		value, _ := row.Value(column)
-		name, ok := value.(string)
-		if !ok {
-			return "", fmt.Errorf("%w: no column %q of text", influx.ErrMalformed, column)
-		}
-		return name, nil
-	}
-	m.Fields = map[string]string{}
-	err := c.Database.Query(ctx, influx.Question{Statement: fieldKeys(m.Name)}, func(row influx.Row) error {
-		name, err := text(row, "fieldKey")
-		if err != nil {
-			return err
-		}
-		m.Fields[name], err = text(row, "fieldType")
-		return err
-	})
-	if err != nil {
+func (c *Collector) examine(ctx context.Context, m *Measurement) (err error) {
+	if m.Fields, err = c.fields(ctx, m.Name); err != nil {
 		return err
 	}
 	return c.Database.Query(ctx, influx.Question{Statement: "SHOW TAG KEYS FROM " + influx.Ident(m.Name)}, func(row influx.Row) error {
-		tag, err := text(row, "tagKey")
+		tag, err := textOf(row, "tagKey")
 		m.Tags = append(m.Tags, tag)
 		return err
 	})
@@ -80,8 +62,8 @@ func (c *Collector) examine(ctx context.Context, m *Measurement) error {
 // Figures asks for every figure of the table side by side. It counts for none of the
 // metrics.
 func (c *Collector) Figures(ctx context.Context) []FigureNow {
-	_, _ = c.Database.Identify(ctx)
-	return c.figuresNow(&scrape{Collector: c, ctx: ctx, now: c.Now(), api: c.Database.API()})
+	run, _ := c.begin(ctx)
+	return c.figuresNow(run)
 }
 
 func (c *Collector) figuresNow(run *scrape) []FigureNow {

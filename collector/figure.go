@@ -108,12 +108,18 @@ func (k kept[P]) over(ctx context.Context, run *scrape, r ranges.Range) (P, erro
 		return err
 	})
 	switch {
-	case errors.Is(err, influx.ErrFileLimit):
-		return nothing, fmt.Errorf("%w: %w", ranges.ErrTooWide, err)
 	case errors.Is(err, influx.ErrTimeout):
 		return nothing, fmt.Errorf("%w: %w", ranges.ErrTooSlow, err)
 	case err != nil:
-		return nothing, err
+		return nothing, tooWide(err)
 	}
 	return found, nil
+}
+
+// tooWide names a server's refusal for package ranges, which knows no server.
+func tooWide(err error) error {
+	if errors.Is(err, influx.ErrFileLimit) {
+		return fmt.Errorf("%w: %w", ranges.ErrTooWide, err)
+	}
+	return err
 }

@@ -16,16 +16,26 @@ import (
 // may know no others; it answers with the figure itself, so nothing is merged, and
 // there is nothing to prove an empty answer by.
 type gatewayStatement struct {
-	sel, tail string
+	sel, where, tail string
 	// value reads the one row of the answer; false when there is no value to give.
 	value func(influx.Row) (float64, bool, error)
 }
 
 // over returns the text for a measurement and a range of time.
 func (s gatewayStatement) over(measurement string, r ranges.Range) string {
+	var conditions []string
+	if s.where != "" {
+		conditions = append(conditions, s.where)
+	}
+	if r.From != ranges.All.From {
+		conditions = append(conditions, "time >= '"+sqlTime(r.From)+"'")
+	}
+	if r.To != ranges.All.To {
+		conditions = append(conditions, "time < '"+sqlTime(r.To)+"'")
+	}
 	text := "SELECT " + s.sel + " FROM " + sqlIdent(measurement)
-	if r != ranges.All {
-		text += fmt.Sprintf(" WHERE time >= '%s' AND time < '%s'", sqlTime(r.From), sqlTime(r.To))
+	if len(conditions) > 0 {
+		text += " WHERE " + strings.Join(conditions, " AND ")
 	}
 	if s.tail != "" {
 		text += " " + s.tail

@@ -54,8 +54,7 @@ const (
 
 // Overview asks for everything side by side. The context bounds it.
 func (c *Collector) Overview(ctx context.Context) Overview {
-	server, _ := c.Database.Identify(ctx)
-	run := &scrape{Collector: c, ctx: ctx, now: c.Now(), api: c.Database.API()}
+	run, server := c.begin(ctx)
 	o := Overview{At: run.now, Server: server}
 	var questions sync.WaitGroup
 	questions.Go(func() { o.Figures = c.figuresNow(run) })
@@ -116,14 +115,14 @@ func (c *Collector) days(run *scrape) ([]Day, error) {
 			}
 			return nil
 		})
-		if errors.Is(err, influx.ErrFileLimit) {
-			return fmt.Errorf("%w: %w", ranges.ErrTooWide, err)
+		if err != nil {
+			return tooWide(err)
 		}
 		for i := range part {
 			all[i].Dumps += part[i].Dumps
 			all[i].Bytes += part[i].Bytes
 		}
-		return err
+		return nil
 	})
 	if err == nil && rows == 0 {
 		err = run.prove(dumps, []string{"sha256"})

@@ -20,10 +20,18 @@ type scrape struct {
 	proofs [2]proof // by source
 }
 
+// begin asks who answers, on which the form of the credentials and the API depend, and
+// returns what the queries of one scrape share. Whether that fails or not, the queries
+// say what matters.
+func (c *Collector) begin(ctx context.Context) (*scrape, influx.Server) {
+	server, _ := c.Database.Identify(ctx)
+	return &scrape{Collector: c, ctx: ctx, now: c.Now(), api: c.Database.API()}, server
+}
+
 // proof is what is known of the fields of a measurement, asked for at most once.
 type proof struct {
 	once   sync.Once
-	fields map[string]bool
+	fields map[string]string
 	err    error
 }
 
@@ -48,19 +56,7 @@ func (s *scrape) measurement(from source) string {
 // of any age: recordings of all servers, "fields" in no-rows-in-range.
 func (s *scrape) prove(from source, fields []string) error {
 	p := &s.proofs[from]
-	p.once.Do(func() {
-		p.fields = make(map[string]bool)
-		question := influx.Question{Statement: fieldKeys(s.measurement(from))}
-		p.err = s.Database.Query(s.ctx, question, func(row influx.Row) error {
-			name, ok := row.Value("fieldKey")
-			field, isText := name.(string)
-			if !ok || !isText {
-				return fmt.Errorf("%w: a field without a name", influx.ErrMalformed)
-			}
-			p.fields[field] = true
-			return nil
-		})
-	})
+	p.once.Do(func() { p.fields, p.err = s.fields(s.ctx, s.measurement(from)) })
 	if p.err != nil {
 		return fmt.Errorf("asking for the fields of %q: %w", s.measurement(from), p.err)
 	}
@@ -68,12 +64,35 @@ func (s *scrape) prove(from source, fields []string) error {
 		return fmt.Errorf("%w: there is no measurement %q in the database", errMeasurementMissing, s.measurement(from))
 	}
 	for _, field := range fields {
-		if !p.fields[field] {
+		if _, ok := p.fields[field]; !ok {
 			return fmt.Errorf("%w: the measurement %q has no field %q", errFieldMissing, s.measurement(from), field)
 		}
 	}
 	return nil
 }
 
-// fieldKeys asks for the fields of a measurement, of any age.
-func fieldKeys(measurement string) string { return "SHOW FIELD KEYS FROM " + influx.Ident(measurement) }
+// fields returns the type of each field of a measurement, of any age, by name; none
+// where there is no such measurement.
+func (c *Collector) fields(ctx context.Context, measurement string) (map[string]string, error) {
+	fields := make(map[string]string)
+	question := influx.Question{Statement: "SHOW FIELD KEYS FROM " + influx.Ident(measurement)}
+	err := c.Database.Query(ctx, question, func(row influx.Row) error {
+		name, err := textOf(row, "fieldKey")
+		if err != nil {
+			return err
+		}
+		fields[name], err = textOf(row, "fieldType")
+		return err
+	})
+	return fields, err
+}
+
+// textOf returns a column that must hold text.
+func textOf(row influx.Row, column string) (string, error) {
+	value, _ := row.Value(column)
+	text, ok := value.(string)
+	if !ok {
+		return "", fmt.Errorf("%w: no column %q of text", influx.ErrMalformed, column)
+	}
+	return text, nil
+}

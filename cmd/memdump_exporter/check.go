@@ -42,6 +42,7 @@ type check struct {
 
 	client    *influx.Client
 	collector *collector.Collector
+	examined  []collector.Measurement
 }
 
 func runCheck(ctx context.Context, o options, stdout io.Writer) error {
@@ -88,7 +89,7 @@ func (c *check) all(ctx context.Context) {
 	if !answers {
 		return
 	}
-	c.measurements(ctx)
+	c.measurements()
 	c.queries(ctx)
 }
 
@@ -235,7 +236,8 @@ func (c *check) server(ctx context.Context) bool {
 		c.ok("server", "a gateway that answers /api/v3/query; it can't be asked for fields")
 		return true
 	}
-	fields := c.collector.Examine(ctx)[0]
+	c.examined = c.collector.Examine(ctx)
+	fields := c.examined[0]
 	if errors.Is(fields.Err, influx.ErrNotFound) {
 		return c.wrong("server", hint(fields.Err), errors.New("what answers is no InfluxDB: it has neither /query nor /api/v3/query"))
 	}
@@ -269,12 +271,9 @@ func (c *check) gateway(ctx context.Context) bool {
 	return false
 }
 
-func (c *check) measurements(ctx context.Context) {
-	if c.client.API() == influx.APIV3Query {
-		return
-	}
-	c.asking("measurements")
-	for _, m := range c.collector.Examine(ctx) {
+// measurements says what server has found; nothing of a gateway.
+func (c *check) measurements() {
+	for _, m := range c.examined {
 		name, flag := m.Role+"_measurement", "--"+m.Role+".measurement"
 		switch {
 		case m.Err != nil:

@@ -11,9 +11,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
@@ -56,6 +58,8 @@ type exporter struct {
 
 	mu   sync.Mutex
 	logs strings.Builder
+	more *sync.Cond // a line has come, or the last one has
+	over bool
 }
 
 var listening = regexp.MustCompile(`msg="Listening on" address=(\S+)`)
@@ -73,16 +77,24 @@ func startExporter(t *testing.T, env []string, args ...string) *exporter {
 		t.Fatal(err)
 	}
 	e := &exporter{proc: proc}
+	e.more = sync.NewCond(&e.mu)
 	address := make(chan string, 1)
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
+		defer func() {
+			e.mu.Lock()
+			e.over = true
+			e.mu.Unlock()
+			e.more.Broadcast()
+		}()
 		lines := bufio.NewScanner(stderr)
 		lines.Buffer(nil, 1<<20)
 		for lines.Scan() {
 			e.mu.Lock()
 			e.logs.WriteString(lines.Text() + "\n")
 			e.mu.Unlock()
+			e.more.Broadcast()
 			if found := listening.FindStringSubmatch(lines.Text()); found != nil {
 				address <- found[1]
 			}
@@ -114,6 +126,28 @@ func (e *exporter) Logs() string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.logs.String()
+}
+
+// logsWith waits until all of the words are in the log from a place on, or the log has
+// ended, or a minute has passed, and returns that part of the log.
+func (e *exporter) logsWith(from int, words ...string) string {
+	late := false
+	defer time.AfterFunc(time.Minute, func() {
+		e.mu.Lock()
+		late = true
+		e.mu.Unlock()
+		e.more.Broadcast()
+	}).Stop()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for {
+		text := e.logs.String()[from:]
+		missing := slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(text, word) })
+		if !missing || e.over || late {
+			return text
+		}
+		e.more.Wait()
+	}
 }
 
 // families are the metrics of one scrape by name.
