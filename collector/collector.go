@@ -10,13 +10,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/go-kit/log"
-	"github.com/go-kit/log/level"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"memdump_exporter/collector/ranges"
@@ -62,21 +60,11 @@ type Collector struct {
 	Config
 	figures []figure
 	errors  *prometheus.CounterVec
+	joined  prometheus.Counter
+	panics  prometheus.Counter
 
 	mu   sync.Mutex
 	last map[string]Status // by query
-}
-
-// Status is how the last run of one query went.
-type Status struct {
-	Query    string // value of the label {query}
-	Gauge    string // name of the gauge
-	Asked    bool   // false before the first scrape
-	Err      error  // nil when it succeeded
-	Reason   string // its name, as in the label {reason}
-	Duration time.Duration
-	At       time.Time // when it ended
-	Ranges   ranges.State
 }
 
 var (
@@ -120,6 +108,8 @@ func New(c Config) (*Collector, error) {
 	collector := &Collector{
 		Config: c,
 		errors: prometheus.NewCounterVec(prometheus.CounterOpts{Name: errorsName, Help: errorsHelp}, []string{"query", "reason"}),
+		joined: prometheus.NewCounter(prometheus.CounterOpts{Name: "memdump_scrapes_joined_total", Help: "Scrapes that were answered by the queries of another one, which had begun less than a second before."}),
+		panics: prometheus.NewCounter(prometheus.CounterOpts{Name: "memdump_panics_total", Help: "Defects of the exporter (panics) that were contained: the query, answer or page failed, and the log has the stack."}),
 		last:   make(map[string]Status),
 	}
 	// A counter that appears with its first failure hides that failure from rate().
@@ -136,84 +126,6 @@ func New(c Config) (*Collector, error) {
 	return collector, nil
 }
 
-// Statuses returns how the last run of each query went, in the order of the table.
-// It asks nothing.
-func (c *Collector) Statuses() []Status {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	all := make([]Status, 0, len(stats))
-	for _, s := range stats {
-		status := c.last[s.label()]
-		status.Query, status.Gauge = s.label(), s.gauge()
-		all = append(all, status)
-	}
-	return all
-}
-
-// Bind returns a prometheus.Collector for one scrape. The context ends the scrape's
-// questions; it is kept in a struct because Collect takes none.
-func (c *Collector) Bind(ctx context.Context) prometheus.Collector { return bound{c, ctx} }
-
-type bound struct {
-	*Collector
-	ctx context.Context
-}
-
-// Describe sends every descriptor of the table, and of the scrape about itself.
-func (b bound) Describe(ch chan<- *prometheus.Desc) {
-	for _, s := range stats {
-		ch <- s.desc()
-	}
-	for _, desc := range []*prometheus.Desc{upDesc, successDesc, durationDesc, rangesDesc, oldestDesc, serverDesc, insecureDesc} {
-		ch <- desc
-	}
-	b.errors.Describe(ch)
-}
-
-// Collect runs the queries of the table side by side and sends what succeeded.
-func (b bound) Collect(ch chan<- prometheus.Metric) {
-	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
-		metric, err := prometheus.NewConstMetric(desc, prometheus.GaugeValue, value, labels...)
-		if err != nil {
-			metric = prometheus.NewInvalidMetric(desc, err)
-		}
-		ch <- metric
-	}
-	run, server := b.begin(b.ctx)
-	answers := make([]answer, len(b.figures))
-	var queries sync.WaitGroup
-	for i, f := range b.figures {
-		queries.Go(func() { answers[i] = b.answer(run, f) })
-	}
-	queries.Wait()
-
-	up := 1.0
-	for i, f := range b.figures {
-		a := answers[i]
-		success := 1.0
-		if a.err != nil {
-			up, success = 0, 0
-		} else if a.known {
-			gauge(f.desc(), a.value)
-		}
-		gauge(successDesc, success, f.label())
-		gauge(durationDesc, a.took.Seconds(), f.label())
-		gauge(rangesDesc, float64(a.ranges.Ranges), f.label())
-		if oldest := a.ranges.OldestCheck; !oldest.IsZero() {
-			gauge(oldestDesc, seconds(oldest.UnixNano()), f.label())
-		}
-	}
-	gauge(upDesc, up)
-	gauge(insecureDesc, map[bool]float64{true: 1}[b.Insecure])
-	switch {
-	case b.Database.API() == influx.APIV3Query:
-		gauge(serverDesc, 1, "unknown", string(influx.APIV3Query))
-	case server.Major != 0:
-		gauge(serverDesc, 1, server.Version, string(influx.APIInfluxQL))
-	}
-	b.errors.Collect(ch)
-}
-
 // answer is what one query of one scrape gave.
 type answer struct {
 	value  float64
@@ -221,13 +133,6 @@ type answer struct {
 	ranges ranges.State
 	err    error
 	took   time.Duration
-}
-
-// answer runs one query of a scrape, and owns what is said about it.
-func (c *Collector) answer(run *scrape, f figure) answer {
-	a := c.ask(run, f)
-	c.note(f, a, c.Now())
-	return a
 }
 
 // ask runs one query.
@@ -242,62 +147,4 @@ func (c *Collector) ask(run *scrape, f figure) (a answer) {
 	}
 	a.took = c.Now().Sub(begin)
 	return a
-}
-
-// contain makes a panic an error, as the goroutine that it happens in would end the
-// process.
-func contain(do func() error) (err error) {
-	defer func() {
-		if recovered := recover(); recovered != nil {
-			err = &panicError{value: fmt.Sprint(recovered), stack: debug.Stack()}
-		}
-	}()
-	return do()
-}
-
-// panicError is a panic: a defect in this program.
-type panicError struct {
-	value string
-	stack []byte
-}
-
-func (e *panicError) Error() string { return fmt.Sprintf("%v: %.200q", errInternal, e.value) }
-func (e *panicError) Unwrap() error { return errInternal }
-
-func (c *Collector) note(f figure, a answer, end time.Time) {
-	c.mu.Lock()
-	before := c.last[f.label()]
-	status := Status{Asked: true, Err: a.err, Duration: a.took, At: end, Ranges: a.ranges}
-	if a.err != nil {
-		status.Reason = reasonOf(a.err)
-	}
-	c.last[f.label()] = status
-	c.mu.Unlock()
-	if ranged := a.ranges.Ranged; ranged != before.Ranges.Ranged {
-		_ = level.Info(c.Logger).Log("msg", map[bool]string{
-			true:  "asking in ranges of time from now on, as the whole was refused or took too long",
-			false: "asking about the whole again",
-		}[ranged], "query", f.label(), "took", a.took)
-	}
-	if a.err == nil {
-		_ = level.Debug(c.Logger).Log("msg", "query done", "query", f.label(), "took", a.took, "ranges", a.ranges.Ranges)
-		return
-	}
-	reason := status.Reason
-	c.errors.WithLabelValues(f.label(), reason).Inc()
-	c.logFailure(a.err, "msg", "query failed", "query", f.label(), "reason", reason, "took", a.took)
-}
-
-// logFailure says what failed: a viewer or scraper that left is no news, and a panic
-// comes with its stack.
-func (c *Collector) logFailure(err error, fields ...any) {
-	logger := level.Error(c.Logger)
-	if errors.Is(err, influx.ErrCanceled) {
-		logger = level.Debug(c.Logger)
-	}
-	fields = append(fields, "err", err)
-	if panicked := (*panicError)(nil); errors.As(err, &panicked) {
-		fields = append(fields, "stack", string(panicked.stack))
-	}
-	_ = logger.Log(fields...)
 }

@@ -22,7 +22,6 @@ import (
 	"github.com/go-kit/log"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	dto "github.com/prometheus/client_model/go"
 
 	"memdump_exporter/collector"
 	"memdump_exporter/collector/ranges"
@@ -267,20 +266,6 @@ func costCollector(t *testing.T, url string, n, vms int, mode ranges.Mode, c *cl
 		t.Fatal(err)
 	}
 	return col, db
-}
-
-// scrapeWithin gathers once, in so much time.
-func scrapeWithin(t *testing.T, c *collector.Collector, budget time.Duration) []*dto.MetricFamily {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), budget)
-	defer cancel()
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(c.Bind(ctx))
-	families, err := registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return families
 }
 
 type cost struct {

@@ -1,7 +1,6 @@
 package collector
 
 import (
-	"context"
 	"math"
 	"net/http"
 	"strconv"
@@ -27,18 +26,7 @@ type HandlerConfig struct {
 // Handler serves /metrics: 200 as long as the exporter can answer, whatever
 // InfluxDB does, a little before the scraper would give up.
 func (c *Collector) Handler(h HandlerConfig) http.Handler {
-	return promhttp.InstrumentMetricHandler(h.Self, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), h.budget(r.Header))
-		defer cancel()
-		registry := prometheus.NewRegistry()
-		registry.MustRegister(c.Bind(ctx))
-		promhttp.HandlerFor(prometheus.Gatherers{h.Self, registry}, promhttp.HandlerOpts{
-			ErrorLog:          h.ErrorLog,
-			ErrorHandling:     promhttp.ContinueOnError,
-			Registry:          h.Self,
-			EnableOpenMetrics: true,
-		}).ServeHTTP(w, r)
-	}))
+	return promhttp.InstrumentMetricHandler(h.Self, &flight{Collector: c, HandlerConfig: h})
 }
 
 // timeoutHeader is set by Prometheus on each scrape, in seconds.

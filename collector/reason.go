@@ -1,6 +1,7 @@
 package collector
 
 import (
+	"context"
 	"errors"
 
 	"memdump_exporter/influx"
@@ -41,6 +42,10 @@ func reasonOf(err error) string {
 		return string(own)
 	case errors.As(err, &kind):
 		return string(kind)
+	case errors.Is(err, context.DeadlineExceeded):
+		return string(influx.ErrTimeout)
+	case errors.Is(err, context.Canceled):
+		return string(influx.ErrCanceled)
 	}
 	return string(errInternal)
 }

@@ -42,7 +42,10 @@ func (c *Collector) Records(h RecordsConfig) http.Handler {
 			refuse(w, http.StatusServiceUnavailable, fmt.Sprintf("%d requests for records are being answered: try again in a second", h.AtOnce))
 			return
 		}
-		ctx, cancel := context.WithTimeout(r.Context(), h.budget(r.Header))
+		budget := h.budget(r.Header)
+		// It fails where the writer has no connection, as in a test.
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(budget + writeGrace))
+		ctx, cancel := context.WithTimeout(r.Context(), budget)
 		defer cancel()
 		page := &recordsPage{q: q, w: w, path: r.URL.Path, out: bufio.NewWriterSize(w, 16<<10)}
 		err = contain(func() error {
@@ -57,7 +60,7 @@ func (c *Collector) Records(h RecordsConfig) http.Handler {
 		if err == nil {
 			return
 		}
-		c.logFailure(err, "msg", "records failed", "reason", reasonOf(err))
+		c.logFailure(err, true, "msg", "records failed", "reason", reasonOf(err))
 		if page.began {
 			// The status is out: a cut connection is the only way left to say that this
 			// is not all.

@@ -137,11 +137,11 @@ func readError(status int, err error) error {
 	return &Error{Kind: waitKind(err, kind), Status: status, Err: err}
 }
 
-// ended names the end of a context as the cause of what net/http may have called a
-// closed connection by then.
+// ended names what ended a context as the cause of what net/http may have called a
+// closed connection, or a cancellation, by then.
 func ended(ctx context.Context, err error) error {
-	if ctx.Err() != nil && (errors.Is(err, ErrTruncated) || errors.Is(err, ErrUnreachable)) {
-		return &Error{Kind: waitKind(ctx.Err(), ErrCanceled), Err: ctx.Err()}
+	if cause := context.Cause(ctx); cause != nil && (errors.Is(err, ErrTruncated) || errors.Is(err, ErrUnreachable) || errors.Is(err, ErrCanceled)) {
+		return &Error{Kind: waitKind(cause, ErrCanceled), Err: cause}
 	}
 	return err
 }

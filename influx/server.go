@@ -47,7 +47,7 @@ func (c *Client) Identify(ctx context.Context) (Server, error) {
 	case c.probing <- struct{}{}:
 		defer func() { <-c.probing }()
 	case <-ctx.Done():
-		return Server{}, transportError(ctx.Err())
+		return Server{}, transportError(context.Cause(ctx))
 	}
 	if known := c.server.Load(); known != nil {
 		return *known, nil

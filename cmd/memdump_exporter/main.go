@@ -51,12 +51,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return runCheck(ctx, o, stdout)
 	}
 	base, logger := newLoggers(o, stderr)
-	handler, err := newHandler(o, base, logger)
+	conns := newConnections(openFiles())
+	handler, err := newHandler(o, conns, base, logger)
 	if err != nil {
 		return err
 	}
 	_ = level.Info(logger).Log("msg", "starting", "version", version.Info(), "build", version.BuildContext())
-	if err := serve(ctx, o, handler, base); err != nil {
+	if err := serve(ctx, o, handler, conns, base); err != nil {
 		return err
 	}
 	_ = level.Info(logger).Log("msg", "stopped")

@@ -30,7 +30,7 @@ const (
 var ownPaths = []string{healthyPath, readyPath, recordsPath, oldRecordsPath, openAPIPath}
 
 // newHandler wires the parts together: flags in, routes out. It asks nothing yet.
-func newHandler(o options, base, logger log.Logger) (http.Handler, error) {
+func newHandler(o options, conns *connections, base, logger log.Logger) (http.Handler, error) {
 	client, err := newClient(o)
 	if err != nil {
 		return nil, err
@@ -47,6 +47,7 @@ func newHandler(o options, base, logger log.Logger) (http.Handler, error) {
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		versioncollector.NewCollector(name),
+		conns.closed,
 	)
 	scrapes := collector.HandlerConfig{
 		Self:          self,
@@ -67,7 +68,20 @@ func newHandler(o options, base, logger log.Logger) (http.Handler, error) {
 	if o.telemetryPath != "/" {
 		mux.Handle("GET /{$}", newPage(o, metrics))
 	}
-	return mux, nil
+	return metrics.Contain(headers(mux)), nil
+}
+
+// headers keeps browsers from guessing, framing, keeping and loading.
+func headers(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("X-Frame-Options", "DENY")
+		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cache-Control", "no-store")
+		next.ServeHTTP(w, r)
+	})
 }
 
 func answer(text string) http.HandlerFunc {

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/go-kit/log"
@@ -24,6 +23,9 @@ const (
 	// cancelGrace is when their questions to InfluxDB are given up, so that they
 	// are still answered within the grace.
 	cancelGrace = 4 * time.Second
+	// silentGrace is when connections are closed on which no request has come, such as
+	// those that browsers open in advance. Shutdown would wait for them as for requests.
+	silentGrace = time.Second
 )
 
 // newLoggers returns a logger without decoration, for other libraries' adapters,
@@ -45,19 +47,20 @@ func errorLog(base log.Logger) *stdlog.Logger {
 }
 
 // serve listens until the context ends, then lets requests in flight finish.
-func serve(ctx context.Context, o options, handler http.Handler, base log.Logger) error {
+func serve(ctx context.Context, o options, handler http.Handler, conns *connections, base log.Logger) error {
 	requests, cancelRequests := context.WithCancel(context.Background())
 	defer cancelRequests()
-	silent := &silentConns{conns: make(map[net.Conn]struct{})}
 	server := &http.Server{
 		Handler:           handler,
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       10 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          errorLog(base),
-		BaseContext:       func(net.Listener) context.Context { return requests },
-		ConnState:         silent.note,
+		ReadHeaderTimeout: 3 * time.Second,
+		ReadTimeout:       5 * time.Second,
+		// Routes that may take longer set their own.
+		WriteTimeout:   o.scrapeTimeout + 5*time.Second,
+		IdleTimeout:    2 * time.Minute,
+		MaxHeaderBytes: 16 << 10,
+		ErrorLog:       errorLog(base),
+		BaseContext:    func(net.Listener) context.Context { return requests },
+		ConnState:      conns.note,
 	}
 	ended := make(chan error, 1)
 	go func() {
@@ -71,7 +74,8 @@ func serve(ctx context.Context, o options, handler http.Handler, base log.Logger
 	defer time.AfterFunc(cancelGrace, cancelRequests).Stop()
 	grace, cancel := context.WithTimeout(context.Background(), shutdownGrace)
 	defer cancel()
-	server.RegisterOnShutdown(silent.close)
+	// A request may be on its way on a connection that is still silent.
+	defer time.AfterFunc(silentGrace, conns.closeSilent).Stop()
 	if err := server.Shutdown(grace); err != nil {
 		return fmt.Errorf("waiting for requests in flight: %w", err)
 	}
@@ -79,34 +83,4 @@ func serve(ctx context.Context, o options, handler http.Handler, base log.Logger
 		return fmt.Errorf("serving HTTP: %w", err)
 	}
 	return nil
-}
-
-// silentConns are the connections that no request has come on yet, such as those that
-// browsers open in advance. Shutdown would wait for them as for requests.
-type silentConns struct {
-	mu     sync.Mutex
-	conns  map[net.Conn]struct{}
-	closed bool
-}
-
-func (s *silentConns) note(conn net.Conn, state http.ConnState) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case state != http.StateNew:
-		delete(s.conns, conn)
-	case s.closed: // accepted just before the listener was closed
-		_ = conn.Close()
-	default:
-		s.conns[conn] = struct{}{}
-	}
-}
-
-func (s *silentConns) close() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closed = true
-	for conn := range s.conns {
-		_ = conn.Close()
-	}
 }

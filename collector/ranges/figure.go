@@ -149,7 +149,7 @@ func (f *Figure[P]) Over(ctx context.Context, span Range, ask Ask[P]) (P, State,
 		defer func() { <-f.turn }()
 	case <-ctx.Done():
 		var nothing P
-		return nothing, State{Ranged: true}, fmt.Errorf("waiting for another call about the same figure: %w", ctx.Err())
+		return nothing, State{Ranged: true}, fmt.Errorf("waiting for another call about the same figure: %w", context.Cause(ctx))
 	}
 	found, err := f.inRanges(ctx, span, ask)
 	state := f.state()
