@@ -8,6 +8,7 @@ import (
 	"math"
 	"strconv"
 	"time"
+	"unicode/utf8"
 )
 
 // Row is one row of an answer. It is valid only during the call it is passed to.
@@ -113,10 +114,12 @@ func (r Row) Time() (int64, error) {
 }
 
 // bounded reads at most left bytes and fails with ErrTooLarge beyond, so that a
-// cut answer can't pass for a whole one.
+// cut answer can't pass for a whole one. It refuses what is not UTF-8, of which
+// encoding/json would make one name of many.
 type bounded struct {
 	r    io.Reader
 	left int64
+	text utf8Check
 }
 
 func (b *bounded) Read(p []byte) (int, error) {
@@ -128,7 +131,35 @@ func (b *bounded) Read(p []byte) (int, error) {
 	}
 	n, err := b.r.Read(p[:min(int64(len(p)), b.left)])
 	b.left -= int64(n)
+	if !b.text.valid(p[:n]) {
+		return 0, malformed("the answer is not UTF-8")
+	}
 	return n, err
+}
+
+// utf8Check checks a text that comes in pieces.
+type utf8Check struct{ cut []byte } // the beginning of a rune that the next piece ends
+
+func (c *utf8Check) valid(piece []byte) bool {
+	for len(c.cut) > 0 && len(piece) > 0 {
+		c.cut, piece = append(c.cut, piece[0]), piece[1:]
+		if !utf8.FullRune(c.cut) {
+			continue
+		}
+		if !utf8.Valid(c.cut) {
+			return false
+		}
+		c.cut = c.cut[:0]
+	}
+	for i := len(piece) - 1; i >= max(0, len(piece)-utf8.UTFMax); i-- {
+		if utf8.RuneStart(piece[i]) {
+			if !utf8.FullRune(piece[i:]) {
+				c.cut, piece = append(c.cut, piece[i:]...), piece[:i]
+			}
+			break
+		}
+	}
+	return utf8.Valid(piece)
 }
 
 // decodeAnswer reads one answer of /query in the JSON of InfluxDB 1.x, which

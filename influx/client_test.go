@@ -64,6 +64,7 @@ func TestQuery_bodies(t *testing.T) {
 		"partial series":           {200, strings.Replace(whole, `"values"`, `"partial":true,"values"`, 1), influx.ErrTruncated},
 		"short row":                {200, strings.Replace(whole, `[0,25]`, `[0]`, 1), influx.ErrMalformed},
 		"long row":                 {200, strings.Replace(whole, `[0,25]`, `[0,25,1]`, 1), influx.ErrMalformed},
+		"bytes that are no text":   {200, strings.Replace(whole, `"time"`, "\"t\xffme\"", 1), influx.ErrMalformed},
 		"nested value":             {200, strings.Replace(whole, `25`, `[25]`, 1), influx.ErrMalformed},
 		"column that is no name":   {200, strings.Replace(whole, `"time"`, `1`, 1), influx.ErrMalformed},
 		"nested brackets":          {200, strings.Repeat("[", 100_000), influx.ErrMalformed},
