@@ -44,6 +44,10 @@ type Config struct {
 	// DumpsSettle is how late after its time the point of a dump may arrive and
 	// still show at once while figures are kept in ranges.
 	DumpsSettle time.Duration
+	// DumpsMaxAge is how old the newest dump of a monitored VM may be; 0 for any age.
+	DumpsMaxAge time.Duration
+	// PerVM is for how many VMs there are series, the most recently dumped; 0 for none.
+	PerVM int
 	// Insecure says that the database's certificate is not verified.
 	Insecure bool
 	Logger   log.Logger
@@ -104,6 +108,10 @@ func New(c Config) (*Collector, error) {
 		return nil, fmt.Errorf("the mode of ranges is %q: expected one of %q", c.Ranges, ranges.Modes())
 	case c.DumpsSettle < 0:
 		return nil, errors.New("the time in which dumps settle must not be negative")
+	case c.DumpsMaxAge < 0:
+		return nil, errors.New("the largest age of a dump must not be negative")
+	case c.PerVM < 0:
+		return nil, errors.New("the number of VMs with series must not be negative")
 	}
 	collector := &Collector{
 		Config: c,
@@ -113,7 +121,11 @@ func New(c Config) (*Collector, error) {
 		last:   make(map[string]Status),
 	}
 	// A counter that appears with its first failure hides that failure from rate().
-	for _, s := range stats {
+	rows := stats
+	if c.PerVM > 0 {
+		rows = slices.Concat(stats, vmStats)
+	}
+	for _, s := range rows {
 		settle := c.DumpsSettle
 		if s.source() == telemetry {
 			settle = telemetrySettle
@@ -128,11 +140,12 @@ func New(c Config) (*Collector, error) {
 
 // answer is what one query of one scrape gave.
 type answer struct {
-	value  float64
-	known  bool // false when there is no value to give
-	ranges ranges.State
-	err    error
-	took   time.Duration
+	value   float64
+	known   bool // false when there is no value to give
+	partial any  // what the value was made of; nil where a gateway gave it
+	ranges  ranges.State
+	err     error
+	took    time.Duration
 }
 
 // ask runs one query.

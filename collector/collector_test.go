@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -57,6 +56,7 @@ func newCollector(t *testing.T, db collector.Database) *collector.Collector {
 		TelemetryLookback:    24 * time.Hour,
 		Ranges:               ranges.Auto,
 		DumpsSettle:          24 * time.Hour,
+		DumpsMaxAge:          maxAge,
 		Logger:               log.NewNopLogger(),
 		Now:                  func() time.Time { return recordedNow },
 	})
@@ -130,6 +130,20 @@ func exposition(t *testing.T, families []*dto.MetricFamily) []byte {
 	return text.Bytes()
 }
 
+// isPerVM tells what --collect.per-vm adds.
+func isPerVM(name string) bool { return strings.HasPrefix(name, "memdump_vm_") || name == "memdump_vms_omitted" }
+
+// without leaves metrics out, and the samples about queries that only --collect.per-vm asks.
+func without(families []*dto.MetricFamily, out func(name string) bool) []*dto.MetricFamily {
+	families = slices.DeleteFunc(slices.Clone(families), func(f *dto.MetricFamily) bool { return out(f.GetName()) })
+	for _, f := range families {
+		f.Metric = slices.DeleteFunc(f.Metric, func(m *dto.Metric) bool {
+			return slices.ContainsFunc(m.Label, func(l *dto.LabelPair) bool { return l.GetName() == "query" && strings.HasPrefix(l.GetValue(), "vm_") })
+		})
+	}
+	return families
+}
+
 func compareGolden(t *testing.T, file string, got []byte) {
 	t.Helper()
 	file = filepath.Join("testdata", file)
@@ -162,11 +176,12 @@ func TestScrape_recordings(t *testing.T) {
 				replay.Also(questions(t, scenario)...)
 				client := newClient(t, replay.URL, databaseOf(t, server, scenario))
 				for _, mode := range []ranges.Mode{ranges.Auto, ranges.Whole} {
-					families := scrape(t, collectorAt(t, client, mode, &clock{recordedNow}))
+					families := scrape(t, perVMCollectorAt(t, client, mode, &clock{recordedNow}, 500))
 					if unknown := replay.Unknown(); len(unknown) > 0 {
 						t.Fatalf("no recording answers %q\n(go test ./collector -record records the answers of a real InfluxDB)", unknown)
 					}
-					compareGolden(t, scenario+".metrics", exposition(t, families))
+					compareGolden(t, scenario+".metrics", exposition(t, without(families, isPerVM)))
+					compareGolden(t, scenario+".vms.metrics", exposition(t, without(families, func(name string) bool { return !isPerVM(name) })))
 				}
 			})
 		}
@@ -271,7 +286,7 @@ func recordQuestions(t *testing.T, scenario, file string) {
 	}
 	// An answer may lead to a further question, so it is asked until all are known.
 	for known := 0; ; {
-		scrape(t, newCollector(t, newClient(t, replay.URL, database)))
+		scrape(t, perVMCollectorAt(t, newClient(t, replay.URL, database), ranges.Auto, &clock{recordedNow}, 500))
 		asked := replay.UnknownStatements()
 		if len(asked) == known {
 			break
@@ -556,20 +571,6 @@ func TestNew_refuses(t *testing.T) {
 	} {
 		if _, err := collector.New(c); err == nil {
 			t.Errorf("%+v was accepted", c)
-		}
-	}
-}
-
-// TestCollect_canceled: a scrape that is given up counts as given up.
-func TestCollect_canceled(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	server := newServer(t, func(string) string { return `{}` })
-	c := newCollector(t, newClient(t, server, "db"))
-	request(t, c, time.Hour, httptest.NewRequestWithContext(ctx, http.MethodGet, "/metrics", nil))
-	for _, status := range c.Statuses() {
-		if !errors.Is(status.Err, influx.ErrCanceled) {
-			t.Errorf("%s: %v, want canceled", status.Query, status.Err)
 		}
 	}
 }

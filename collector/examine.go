@@ -59,19 +59,22 @@ func (c *Collector) examine(ctx context.Context, m *Measurement) (err error) {
 	})
 }
 
-// Figures asks for every figure of the table side by side. It counts for none of the
-// metrics.
-func (c *Collector) Figures(ctx context.Context) []FigureNow {
+// Figures asks for every figure of the table side by side, and returns the monitored VMs
+// as Overview does. It counts for none of the metrics.
+func (c *Collector) Figures(ctx context.Context) (figures []FigureNow, vms []VM, known bool) {
 	run, _ := c.begin(ctx)
-	return c.figuresNow(run)
+	figures, answers := c.figuresNow(run)
+	vms, known = c.monitored(answers, run.now)
+	return figures, vms, known
 }
 
-func (c *Collector) figuresNow(run *scrape) []FigureNow {
-	figures := make([]FigureNow, len(c.figures))
+func (c *Collector) figuresNow(run *scrape) ([]FigureNow, []answer) {
+	figures, answers := make([]FigureNow, len(c.figures)), make([]answer, len(c.figures))
 	var questions sync.WaitGroup
 	for i, f := range c.figures {
 		questions.Go(func() {
 			a := c.ask(run, f)
+			answers[i] = a
 			now := FigureNow{Query: f.label(), Gauge: f.gauge(), Help: f.about(), Value: a.value, Known: a.known && a.err == nil,
 				Err: a.err, Took: a.took, Ranges: a.ranges, Question: f.question(run)}
 			if a.err != nil {
@@ -81,5 +84,5 @@ func (c *Collector) figuresNow(run *scrape) []FigureNow {
 		})
 	}
 	questions.Wait()
-	return figures
+	return figures, answers
 }

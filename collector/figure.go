@@ -14,7 +14,7 @@ import (
 // stat is a row of the table, whatever its partial answer.
 type stat interface {
 	label() string // value of the label {query}
-	gauge() string // name of the gauge
+	gauge() string // name of the gauge; empty for a row that has none of its own
 	about() string // help of the gauge
 	desc() *prometheus.Desc
 	source() source
@@ -91,6 +91,10 @@ func (k kept[P]) askInfluxQL(run *scrape) (a answer) {
 		a.err = run.prove(k.text.from, k.fields)
 	}
 	if a.err != nil {
+		return a
+	}
+	a.partial = found
+	if k.value == nil {
 		return a
 	}
 	if a.value, a.known = k.value(found, span); a.known {

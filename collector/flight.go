@@ -122,6 +122,7 @@ type run struct {
 
 	mu      sync.Mutex
 	server  influx.Server
+	now     time.Time
 	answers []*answer // nil while not given
 	missed  []bool    // a scrape has given up waiting for it, which is noted
 	states  map[stateKey]*state
@@ -163,11 +164,11 @@ func (f *flight) start(until time.Time) *run {
 func (r *run) ask() {
 	var shared *scrape
 	err := contain(func() error {
-		var server influx.Server
-		shared, server = r.begin(r.lease)
+		started, server := r.begin(r.lease)
+		shared = started
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.server = server
+		r.server, r.now = server, started.now
 		return nil
 	})
 	var queries sync.WaitGroup
@@ -219,7 +220,7 @@ func (r *run) state(late bool) *state {
 	key := stateKey{answered, late && answered < len(answers)}
 	s := r.states[key]
 	if s == nil {
-		s = newState(sample{r.Collector, r.server, answers}, r.handler)
+		s = newState(sample{r.Collector, r.server, r.now, answers}, r.handler)
 		r.states[key] = s
 	}
 	return s

@@ -1,10 +1,14 @@
 package collector_test
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"maps"
+	"math/big"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -26,9 +30,18 @@ func (c *clock) Now() time.Time { return c.now }
 
 func collectorAt(t testing.TB, db collector.Database, mode ranges.Mode, c *clock) *collector.Collector {
 	t.Helper()
+	return perVMCollectorAt(t, db, mode, c, 0)
+}
+
+// maxAge is the --dumps.max-age of tests.
+const maxAge = 48 * time.Hour
+
+// perVMCollectorAt has series for so many VMs.
+func perVMCollectorAt(t testing.TB, db collector.Database, mode ranges.Mode, c *clock, perVM int) *collector.Collector {
+	t.Helper()
 	made, err := collector.New(collector.Config{
-		Database: db, DumpsMeasurement: influxtest.Dumps, TelemetryMeasurement: influxtest.Telemetry,
-		TelemetryLookback: 24 * time.Hour, Ranges: mode, DumpsSettle: 24 * time.Hour, Logger: log.NewNopLogger(), Now: c.Now,
+		Database: db, DumpsMeasurement: influxtest.Dumps, TelemetryMeasurement: influxtest.Telemetry, TelemetryLookback: 24 * time.Hour,
+		Ranges: mode, DumpsSettle: 24 * time.Hour, DumpsMaxAge: maxAge, PerVM: perVM, Logger: log.NewNopLogger(), Now: c.Now,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -52,6 +65,16 @@ func truthOf(h *influxtest.History, now time.Time) map[string]float64 {
 	if last, ok := known.Last(); ok {
 		want["memdump_last_dump_timestamp_seconds"] = last
 	}
+	never, overdue := 0, 0
+	for _, vm := range h.Monitored(now.UnixNano(), 24*time.Hour) {
+		switch {
+		case vm == nil:
+			never++
+		case now.UnixNano()-vm.LastNs > int64(maxAge):
+			overdue++
+		}
+	}
+	want["memdump_vms_never_dumped"], want["memdump_vms_dump_overdue"] = float64(never), float64(overdue)
 	return want
 }
 
@@ -116,6 +139,63 @@ func sampleAt(h *influxtest.History, vm string, at time.Time) {
 	h.Add(influxtest.Point{Measurement: influxtest.Telemetry, Tags: map[string]string{"VMID": vm, "name": vm}, TimeNs: at.UnixNano(), Fields: map[string]any{"cpu": 1.5}})
 }
 
+// sameAll holds a scrape against the writer's truth, with the series of so many VMs.
+func sameAll(t *testing.T, col *collector.Collector, h *influxtest.History, now time.Time, perVM int) {
+	t.Helper()
+	families := scrape(t, col)
+	want, wantVMs := truthOf(h, now), vmsOf(h, perVM)
+	want["memdump_vms_omitted"] = float64(len(h.DumpsByVM()) - len(wantVMs))
+	sameGauges(t, col, slices.DeleteFunc(slices.Clone(families), func(f *dto.MetricFamily) bool { return strings.HasPrefix(f.GetName(), "memdump_vm_") }), want)
+	got := make(map[string]map[string]string)
+	for _, f := range families {
+		if !strings.HasPrefix(f.GetName(), "memdump_vm_") {
+			continue
+		}
+		for _, m := range f.Metric {
+			labels := make(map[string]string)
+			for _, l := range m.Label {
+				labels[l.GetName()] = l.GetValue()
+			}
+			vm := got[labels["vmid"]]
+			if vm == nil {
+				vm = make(map[string]string)
+				got[labels["vmid"]] = vm
+			}
+			vm[f.GetName()] = fmt.Sprint(m.Gauge.GetValue(), labels["dom"], labels["host"])
+		}
+	}
+	if !maps.EqualFunc(got, wantVMs, maps.Equal) {
+		for vmid := range wantVMs {
+			if !maps.Equal(got[vmid], wantVMs[vmid]) {
+				t.Errorf("%q: %q, want %q", vmid, got[vmid], wantVMs[vmid])
+			}
+		}
+		t.Fatalf("series of %d VMs, want %d", len(got), len(wantVMs))
+	}
+}
+
+// vmsOf is what the series of the most recently dumped VMs must say.
+func vmsOf(h *influxtest.History, perVM int) map[string]map[string]string {
+	all := h.DumpsByVM()
+	ids := slices.SortedFunc(maps.Keys(all), func(a, b string) int {
+		return cmp.Or(cmp.Compare(all[b].LastNs, all[a].LastNs), cmp.Compare(a, b))
+	})
+	want := make(map[string]map[string]string)
+	for _, id := range ids[:min(len(ids), perVM)] {
+		vm := all[id]
+		last, _ := big.NewRat(vm.LastNs, 1e9).Float64()
+		want[id] = map[string]string{
+			"memdump_vm_last_dump_timestamp_seconds": fmt.Sprint(last, "", ""),
+			"memdump_vm_dumps":                       fmt.Sprint(float64(vm.Dumps), "", ""),
+			"memdump_vm_info":                        fmt.Sprint(1.0, vm.Dom, vm.Host),
+		}
+		if vm.Sized {
+			want[id]["memdump_vm_dumps_compressed_bytes"] = fmt.Sprint(float64(vm.CompressedBytes), "", "")
+		}
+	}
+	return want
+}
+
 // TestKept_fileLimit: on a real InfluxDB behind the limit of InfluxDB 3, as two of its
 // versions refuse, every figure is exact.
 func TestKept_fileLimit(t *testing.T) {
@@ -133,11 +213,11 @@ func TestKept_fileLimit(t *testing.T) {
 			t.Run(fmt.Sprintf("%s/%d", as, limit), func(t *testing.T) {
 				front := influxtest.LimitFiles(t, server.URL, as, limit)
 				front.Holds(h)
-				col := collectorAt(t, newClient(t, front.URL, "edgy"), ranges.Auto, &clock{c.now})
-				sameGauges(t, col, scrape(t, col), truthOf(h, c.now))
+				col := perVMCollectorAt(t, newClient(t, front.URL, "edgy"), ranges.Auto, &clock{c.now}, 25)
+				sameAll(t, col, h, c.now, 25)
 				questions, refused := front.Asked()
 				for range 3 { // what was accepted is remembered
-					sameGauges(t, col, scrape(t, col), truthOf(h, c.now))
+					sameAll(t, col, h, c.now, 25)
 				}
 				_, again := front.Asked()
 				if again > refused+6 {
@@ -168,8 +248,8 @@ func TestKept_random(t *testing.T) {
 			}
 			front := influxtest.LimitFiles(t, server.URL, "influxdb-3.8.3", 1000)
 			front.Holds(h)
-			col := collectorAt(t, newClient(t, front.URL, database), ranges.Cached, c)
-			sameGauges(t, col, scrape(t, col), truthOf(h, c.now))
+			col := perVMCollectorAt(t, newClient(t, front.URL, database), ranges.Cached, c, 25)
+			sameAll(t, col, h, c.now, 25)
 			write := func(age time.Duration) {
 				vm := fmt.Sprint("new", rng.IntN(60))
 				p := influxtest.Point{Measurement: influxtest.Dumps, Tags: map[string]string{"dom": vm, "vmid": vm}, TimeNs: c.now.Add(-age).UnixNano(),
@@ -201,11 +281,11 @@ func TestKept_random(t *testing.T) {
 				case 5:
 					front.SetLimit([]int{1000, 30, 4}[rng.IntN(3)])
 				case 6:
-					col = collectorAt(t, newClient(t, front.URL, database), ranges.Cached, c)
+					col = perVMCollectorAt(t, newClient(t, front.URL, database), ranges.Cached, c, 25)
 				}
 				front.Holds(h)
 				if !old { // nothing older than the settling time has changed
-					sameGauges(t, col, scrape(t, col), truthOf(h, c.now))
+					sameAll(t, col, h, c.now, 25)
 					continue
 				}
 				scrape(t, col)
@@ -213,7 +293,7 @@ func TestKept_random(t *testing.T) {
 					c.now = c.now.Add(5 * time.Hour)
 					scrape(t, col)
 				}
-				sameGauges(t, col, scrape(t, col), truthOf(h, c.now))
+				sameAll(t, col, h, c.now, 25)
 			}
 		})
 	}
@@ -257,7 +337,10 @@ func TestGateway(t *testing.T) {
 			for i := range 3 {
 				asked = nil
 				families := scrape(t, col)
-				sameGauges(t, col, families, truthOf(h, recordedNow))
+				want := truthOf(h, recordedNow)
+				delete(want, "memdump_vms_never_dumped") // a gateway says how many, not which
+				delete(want, "memdump_vms_dump_overdue")
+				sameGauges(t, col, families, want)
 				if want := []int{13, 6, 6}[i]; len(asked) != want { // a ping, six that are not found, and six
 					t.Errorf("scrape %d asked %q, want %d requests", i, asked, want)
 				}

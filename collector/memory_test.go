@@ -73,7 +73,7 @@ func manyVMs(vms int) func(string) string {
 			if vm > 0 {
 				text.WriteString(",")
 			}
-			fmt.Fprintf(&text, `{"name":%q,"tags":{%q:"vm-%05d-%08x"},"columns":["time","value"],"values":[[%d,"x"]]}`, measurement, tag, vm, vm*7919, recordedNow.UnixNano()+int64(vm))
+			fmt.Fprintf(&text, `{"name":%q,"tags":{%q:"vm-%05d-%08x"},"columns":["time","value","dumps","bytes"],"values":[[%d,"x",2,7]]}`, measurement, tag, vm, vm*7919, recordedNow.UnixNano()+int64(vm))
 		}
 		return text.String() + `]}]}`
 	}

@@ -20,6 +20,9 @@ type Overview struct {
 	API    influx.API
 	// Figures are the rows of the table, in its order.
 	Figures []FigureNow
+	// VMs are those monitored, the never dumped first; not known without VMsKnown.
+	VMs      []VM
+	VMsKnown bool
 	// Days are the last thirty, oldest first; empty with DaysErr.
 	Days    []Day
 	DaysErr error
@@ -57,7 +60,11 @@ func (c *Collector) Overview(ctx context.Context) Overview {
 	run, server := c.begin(ctx)
 	o := Overview{At: run.now, Server: server}
 	var questions sync.WaitGroup
-	questions.Go(func() { o.Figures = c.figuresNow(run) })
+	questions.Go(func() {
+		var answers []answer
+		o.Figures, answers = c.figuresNow(run)
+		o.VMs, o.VMsKnown = c.monitored(answers, run.now)
+	})
 	questions.Go(func() { o.DaysErr = contain(func() (err error) { o.Days, err = c.days(run); return err }) })
 	questions.Go(func() {
 		o.NewestErr = contain(func() error {

@@ -54,9 +54,14 @@ func (n newest) Merge(other newest) (newest, error) {
 
 func (n newest) empty() bool { return !n.known }
 
-// members are the distinct values of a tag, each with its newest time in
-// nanoseconds since 1970.
-type members map[string]int64
+// members are the distinct values of a tag, each with its newest point.
+type members map[string]member
+
+// member is the newest point of one of them.
+type member struct {
+	ns   int64  // since 1970
+	name string // of the VM, in telemetry; empty in dumps
+}
 
 func (m members) Merge(other members) (members, error) {
 	if len(m) < len(other) {
@@ -64,8 +69,8 @@ func (m members) Merge(other members) (members, error) {
 	}
 	merged := make(members, len(m))
 	for _, side := range []members{m, other} {
-		for value, ns := range side {
-			merged.add(value, ns)
+		for value, point := range side {
+			merged.add(value, point)
 		}
 	}
 	return merged, nil
@@ -73,9 +78,9 @@ func (m members) Merge(other members) (members, error) {
 
 func (m members) empty() bool { return len(m) == 0 }
 
-func (m members) add(value string, ns int64) {
-	if known, ok := m[value]; !ok || ns > known {
-		m[value] = ns
+func (m members) add(value string, point member) {
+	if known, ok := m[value]; !ok || point.ns > known.ns {
+		m[value] = point
 	}
 }
 
@@ -85,8 +90,8 @@ func (m members) within(r ranges.Range) int {
 		return len(m)
 	}
 	n := 0
-	for _, ns := range m {
-		if r.Contains(ns) {
+	for _, point := range m {
+		if r.Contains(point.ns) {
 			n++
 		}
 	}

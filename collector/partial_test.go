@@ -42,10 +42,10 @@ func TestNewest_Merge(t *testing.T) {
 }
 
 func TestMembers(t *testing.T) {
-	a, b := members{"x": 1, "y": 5}, members{"y": 3, "z": -9}
+	a, b := members{"x": {ns: 1}, "y": {5, "new"}}, members{"y": {3, "old"}, "z": {ns: -9}}
 	for _, pair := range [][2]members{{a, b}, {b, a}} {
 		got, err := pair[0].Merge(pair[1])
-		if want := (members{"x": 1, "y": 5, "z": -9}); err != nil || !maps.Equal(got, want) {
+		if want := (members{"x": {ns: 1}, "y": {5, "new"}, "z": {ns: -9}}); err != nil || !maps.Equal(got, want) {
 			t.Errorf("got %v, %v", got, err)
 		}
 		if n := got.within(ranges.Range{From: 1, To: 5}); n != 1 {
@@ -69,8 +69,8 @@ func BenchmarkMerge(b *testing.B) {
 		b.Run(fmt.Sprint(vms, " VMs"), func(b *testing.B) {
 			closed, open := members{}, members{}
 			for vm := range vms {
-				closed.add(fmt.Sprint("vm-", vm), int64(vm))
-				open.add(fmt.Sprint("vm-", vm), int64(vm+1))
+				closed.add(fmt.Sprint("vm-", vm), member{ns: int64(vm)})
+				open.add(fmt.Sprint("vm-", vm), member{ns: int64(vm + 1)})
 			}
 			b.ReportAllocs()
 			for b.Loop() {

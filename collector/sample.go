@@ -1,6 +1,8 @@
 package collector
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"memdump_exporter/influx"
@@ -10,15 +12,36 @@ import (
 type sample struct {
 	*Collector
 	server  influx.Server
+	now     time.Time
 	answers []answer // in the order of the figures
+}
+
+// membersOf returns the partial answer of one of the queries for VMs; false when it is not
+// known.
+func membersOf(figures []figure, answers []answer, query string) (members, bool) {
+	for i, f := range figures {
+		if f.label() == query && answers[i].err == nil {
+			m, ok := answers[i].partial.(members)
+			return m, ok
+		}
+	}
+	return nil, false
 }
 
 // Describe sends every descriptor of the table, and of the scrape about itself.
 func (s sample) Describe(ch chan<- *prometheus.Desc) {
 	for _, f := range s.figures {
-		ch <- f.desc()
+		if f.gauge() != "" {
+			ch <- f.desc()
+		}
 	}
-	for _, desc := range []*prometheus.Desc{upDesc, successDesc, durationDesc, rangesDesc, oldestDesc, serverDesc, insecureDesc} {
+	for _, g := range coverageGauges {
+		ch <- g.desc
+	}
+	for _, m := range vmMetrics {
+		ch <- m.desc
+	}
+	for _, desc := range []*prometheus.Desc{upDesc, successDesc, durationDesc, rangesDesc, oldestDesc, serverDesc, insecureDesc, omittedDesc} {
 		ch <- desc
 	}
 	s.errors.Describe(ch)
@@ -53,6 +76,8 @@ func (s sample) Collect(ch chan<- prometheus.Metric) {
 			gauge(oldestDesc, seconds(oldest.UnixNano()), f.label())
 		}
 	}
+	s.coverage(gauge)
+	s.perVM(gauge)
 	gauge(upDesc, up)
 	gauge(insecureDesc, map[bool]float64{true: 1}[s.Insecure])
 	switch {

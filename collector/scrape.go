@@ -38,8 +38,7 @@ type proof struct {
 // span is the range of time that a source's figures are about.
 func (s *scrape) span(from source) ranges.Range {
 	if from == telemetry {
-		now := s.now.UnixNano()
-		return ranges.Range{From: now - s.TelemetryLookback.Nanoseconds(), To: now + 1}
+		return s.lookback(s.now)
 	}
 	return ranges.All
 }

@@ -5,6 +5,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"memdump_exporter/collector/ranges"
 	"memdump_exporter/influx"
@@ -28,7 +29,8 @@ type row[P partial[P]] struct {
 	gateway gatewayStatement
 	// read adds one row of an answer to a partial.
 	read func(P, influx.Row) (P, error)
-	// value is the gauge's value over a range; false when there is none to give.
+	// value is the gauge's value over a range; false when there is none to give. A row
+	// without a gauge of its own has none.
 	value func(P, ranges.Range) (float64, bool)
 }
 
@@ -49,7 +51,7 @@ var stats = []stat{
 		value:   whole,
 	},
 	row[members]{
-		query:    "dumped_vms",
+		query:    dumpedVMs,
 		name:     "memdump_dumped_vms",
 		help:     "VMs with a memory dump on record: distinct vmid among the dumps, of all time; dumps without a vmid count for none. 0 when there is none.",
 		text:     statement{sel: `LAST("sha256") AS "value"`, from: dumps, where: `"vmid" != ''`, tail: `GROUP BY "vmid"`},
@@ -93,7 +95,7 @@ var stats = []stat{
 		value:   func(n newest, _ ranges.Range) (float64, bool) { return seconds(n.ns), n.known },
 	},
 	row[members]{
-		query:    "monitored_vms",
+		query:    monitoredVMs,
 		name:     "memdump_monitored_vms",
 		help:     "VMs with telemetry in the look-back (--telemetry.lookback, by default the last 24 hours): distinct VMID, by any field. 0 when there is none.",
 		text:     statement{sel: `*`, from: telemetry, where: `"VMID" != ''`, tail: `GROUP BY "VMID" ORDER BY time DESC LIMIT 1`},
@@ -104,6 +106,12 @@ var stats = []stat{
 		value:    distinct,
 	},
 }
+
+// The queries whose partial answers say which VMs there are.
+const (
+	dumpedVMs    = "dumped_vms"
+	monitoredVMs = "monitored_vms"
+)
 
 // maxSetBytes bounds an answer of a row for each VM: some ten thousand VMs with
 // a dozen fields. Such an answer is read row by row and not held.
@@ -192,10 +200,16 @@ func addMember(tag string) func(members, influx.Row) (members, error) {
 		if !ok || value == "" {
 			return nil, fmt.Errorf("%w: a series without the tag %q", influx.ErrMalformed, tag)
 		}
+		if _, twice := m[value]; twice && strings.ContainsRune(value, utf8.RuneError) {
+			return nil, fmt.Errorf("%w: several %s that are no text can't be told apart", errOutOfRange, tag)
+		}
 		if m == nil {
 			m = make(members)
 		}
-		m.add(value, ns)
+		name, _ := row.Value("name")
+		point := member{ns: ns}
+		point.name, _ = name.(string)
+		m.add(value, point)
 		return m, nil
 	}
 }

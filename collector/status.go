@@ -33,10 +33,10 @@ type Status struct {
 func (c *Collector) Statuses() []Status {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	all := make([]Status, 0, len(stats))
-	for _, s := range stats {
-		status := c.last[s.label()]
-		status.Query, status.Gauge = s.label(), s.gauge()
+	all := make([]Status, 0, len(c.figures))
+	for _, f := range c.figures {
+		status := c.last[f.label()]
+		status.Query, status.Gauge = f.label(), f.gauge()
 		all = append(all, status)
 	}
 	return all

@@ -263,7 +263,8 @@ func (c *check) gateway(ctx context.Context) bool {
 	if c.client.API() != influx.APIAuto {
 		return false
 	}
-	for _, f := range c.collector.Figures(ctx) {
+	figures, _, _ := c.collector.Figures(ctx)
+	for _, f := range figures {
 		if f.Err == nil {
 			return c.client.API() == influx.APIV3Query
 		}
@@ -304,14 +305,18 @@ func (c *check) queries(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, c.scrapeTimeout)
 	defer cancel()
 	up, gauges := 1, ""
-	for _, f := range c.collector.Figures(ctx) {
+	figures, vms, vmsKnown := c.collector.Figures(ctx)
+	for _, f := range figures {
 		if f.Err != nil {
 			up = 0
 			c.wrong(f.Query, hint(f.Err), fmt.Errorf("%s\n%w", f.Question, f.Err))
 			continue
 		}
 		value := "no value, as there is none yet"
-		if f.Known {
+		switch {
+		case f.Gauge == "":
+			value = "series for each VM"
+		case f.Known:
 			value = fmt.Sprint(f.Value)
 			gauges += fmt.Sprintf("\n%s %v", f.Gauge, f.Value)
 		}
@@ -321,10 +326,34 @@ func (c *check) queries(ctx context.Context) {
 		}
 		c.ok(f.Query, "%s\n%s, in %s%s", f.Question, value, f.Took.Round(100*time.Microsecond), how)
 	}
+	if vmsKnown {
+		c.ok("coverage", "%s", c.covered(vms))
+	}
 	says := fmt.Sprintf("memdump_up %d%s", up, gauges)
 	if up == 0 {
 		c.wrong("scrape", "", errors.New(says+"\nand none of the gauges whose query failed"))
 		return
 	}
 	c.ok("scrape", "%s", says)
+}
+
+// mostNamed is how many VMs are named at most.
+const mostNamed = 20
+
+// covered names the monitored VMs that have no dump; they come first.
+func (c *check) covered(vms []collector.VM) string {
+	var never []string
+	for _, vm := range vms {
+		if vm.LastDump.IsZero() {
+			never = append(never, strings.TrimSpace(fmt.Sprintf("%s (%s)", visible(vm.Name), visible(vm.ID))))
+		}
+	}
+	more := ""
+	if extra := len(never) - mostNamed; extra > 0 {
+		never, more = never[:mostNamed], fmt.Sprintf(" and %d more", extra)
+	}
+	if len(never) == 0 {
+		return fmt.Sprintf("each of %d monitored VMs has been dumped", len(vms))
+	}
+	return fmt.Sprintf("of %d monitored VMs never dumped: %s%s", len(vms), strings.Join(never, ", "), more)
 }

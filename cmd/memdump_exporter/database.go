@@ -47,6 +47,10 @@ func newClient(o options) (*influx.Client, error) {
 
 // newCollector makes the collector from the flags.
 func newCollector(o options, client *influx.Client, logger log.Logger) (*collector.Collector, error) {
+	perVM := 0
+	if o.perVM {
+		perVM = o.perVMLimit
+	}
 	return collector.New(collector.Config{
 		Database:             client,
 		DumpsMeasurement:     o.dumpsMeasurement,
@@ -54,6 +58,8 @@ func newCollector(o options, client *influx.Client, logger log.Logger) (*collect
 		TelemetryLookback:    o.telemetryLookback,
 		Ranges:               ranges.Mode(o.influxRanges),
 		DumpsSettle:          o.dumpsSettle,
+		DumpsMaxAge:          o.dumpsMaxAge,
+		PerVM:                perVM,
 		Insecure:             o.tls.InsecureSkipVerify,
 		Logger:               log.With(logger, "component", "collector"),
 		Now:                  time.Now,

@@ -29,7 +29,11 @@ type options struct {
 	tls                                  promconfig.TLSConfig
 
 	dumpsMeasurement, telemetryMeasurement string
-	dumpsSettle, telemetryLookback         time.Duration
+	dumpsSettle, dumpsMaxAge               time.Duration
+	telemetryLookback                      time.Duration
+
+	perVM      bool
+	perVMLimit int
 
 	scrapeTimeout, scrapeTimeoutOffset time.Duration
 
@@ -91,10 +95,17 @@ func newApplication(o *options) *kingpin.Application {
 		Default("mem_dumps").StringVar(&o.dumpsMeasurement)
 	app.Flag("dumps.settle", "How late after a dump's start its point may arrive and still show with the next scrape, while figures are kept in ranges.").
 		Default("24h").DurationVar(&o.dumpsSettle)
+	app.Flag("dumps.max-age", "How old the newest dump of a monitored VM may be before memdump_vms_dump_overdue counts it; 0 leaves that metric out.").
+		Default("0s").DurationVar(&o.dumpsMaxAge)
 	app.Flag("telemetry.measurement", "Measurement that holds a point every few seconds for each running VM.").
 		Default("vm_info").StringVar(&o.telemetryMeasurement)
 	app.Flag("telemetry.lookback", "How far back telemetry makes a VM count as monitored.").
 		Default("24h").DurationVar(&o.telemetryLookback)
+
+	app.Flag("collect.per-vm", "Give series for each dumped VM, too (memdump_vm_*): two more questions a scrape.").
+		BoolVar(&o.perVM)
+	app.Flag("collect.per-vm.limit", "For how many VMs, the most recently dumped; memdump_vms_omitted counts the others.").
+		Default("500").IntVar(&o.perVMLimit)
 
 	app.Flag("scrape.timeout", "Time that a scrape may take when the scraper does not announce its own (Prometheus does).").
 		Default("10s").DurationVar(&o.scrapeTimeout)
@@ -159,6 +170,10 @@ func (o options) check() error {
 		return fmt.Errorf("--influx.ranges is %q: expected one of %q", o.influxRanges, ranges.Modes())
 	case o.dumpsSettle < 0:
 		return fmt.Errorf("--dumps.settle is %v: expected 0 or longer, such as 24h", o.dumpsSettle)
+	case o.dumpsMaxAge < 0:
+		return fmt.Errorf("--dumps.max-age is %v: expected 0 or longer, such as 48h", o.dumpsMaxAge)
+	case o.perVMLimit <= 0:
+		return fmt.Errorf("--collect.per-vm.limit is %d: expected 1 or more, such as 500", o.perVMLimit)
 	case o.recordsMaxOffset < 0:
 		return fmt.Errorf("--records.max-offset is %d: expected 0 or more", o.recordsMaxOffset)
 	case o.telemetryLookback <= 0:

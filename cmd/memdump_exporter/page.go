@@ -105,24 +105,25 @@ func (p *page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 var pageFuncs = template.FuncMap{
-	"title":   figureTitle,
-	"person":  figurePerson,
-	"exact":   exactTime,
-	"ago":     ago,
-	"utc":     func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") },
-	"rfc":     func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
-	"date":    func(t time.Time) string { return t.Format(time.DateOnly) },
-	"unixNs":  func(ns int64) time.Time { return time.Unix(0, ns) },
-	"took":    func(d time.Duration) string { return d.Round(time.Millisecond).String() },
-	"count":   func(n int64) string { return separated(float64(n)) },
-	"bytes":   func(n int64) string { return inBytes(float64(n)) },
-	"text":    func(r collector.Record, column string) string { text, _ := r.Text(column); return text },
-	"visible": visible,
-	"size":    func(r collector.Record) string { return orDash(r.Number("gzip_size_bytes"))(inBytes) },
-	"lasted":  func(r collector.Record) string { return orDash(r.Number("duration_sec"))(inSeconds) },
-	"ofVM":    func(path, vmid string) string { return path + "?" + url.Values{"vmid": {vmid}}.Encode() },
-	"columns": chartColumns,
-	"most":    func(days []collector.Day, what string) string { return said(busiest(days, what), what) },
+	"title":       figureTitle,
+	"person":      figurePerson,
+	"exact":       exactTime,
+	"ago":         ago,
+	"utc":         func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") },
+	"rfc":         func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+	"date":        func(t time.Time) string { return t.Format(time.DateOnly) },
+	"unixNs":      func(ns int64) time.Time { return time.Unix(0, ns) },
+	"took":        func(d time.Duration) string { return d.Round(time.Millisecond).String() },
+	"count":       func(n int64) string { return separated(float64(n)) },
+	"bytes":       func(n int64) string { return inBytes(float64(n)) },
+	"text":        func(r collector.Record, column string) string { text, _ := r.Text(column); return text },
+	"visible":     visible,
+	"size":        func(r collector.Record) string { return orDash(r.Number("gzip_size_bytes"))(inBytes) },
+	"lasted":      func(r collector.Record) string { return orDash(r.Number("duration_sec"))(inSeconds) },
+	"ofVM":        func(path, vmid string) string { return path + "?" + url.Values{"vmid": {vmid}}.Encode() },
+	"neverDumped": neverDumped,
+	"columns":     chartColumns,
+	"most":        func(days []collector.Day, what string) string { return said(busiest(days, what), what) },
 }
 
 // visible spells out what would be drawn as something else: control characters, and
@@ -282,4 +283,24 @@ func chartColumns(days []collector.Day, what string) (columns []column) {
 		})
 	}
 	return columns
+}
+
+// undumped are the monitored VMs without a dump; as many are shown as a page can hold.
+type undumped struct {
+	Count, More int
+	Shown       []collector.VM
+}
+
+// neverDumped returns nil when there is none.
+func neverDumped(vms []collector.VM) *undumped {
+	const most = 100
+	n := 0
+	for n < len(vms) && vms[n].LastDump.IsZero() { // they come first
+		n++
+	}
+	if n == 0 {
+		return nil
+	}
+	shown := min(n, most)
+	return &undumped{Count: n, More: n - shown, Shown: vms[:shown]}
 }

@@ -21,7 +21,7 @@ const readme = "../../README.md"
 func TestREADME_metrics(t *testing.T) {
 	server := influxtest.MustStart(t)
 	store(t, server, "vmstats", influxtest.Believable(2, time.Now()))
-	scraped := startExporter(t, []string{"INFLUX_URL=" + server.URL}).scrape(t)
+	scraped := startExporter(t, []string{"INFLUX_URL=" + server.URL}, "--collect.per-vm", "--dumps.max-age=48h").scrape(t)
 	table := "| metric | type | labels | meaning |\n| --- | --- | --- | --- |\n"
 	for _, name := range slices.Sorted(maps.Keys(scraped)) {
 		family := scraped[name]

@@ -298,6 +298,71 @@ func (t *Truth) addDump(p stored) bool {
 	return isDump
 }
 
+// DumpsOfVM is what is true of the dumps of one vmid.
+type DumpsOfVM struct {
+	Dumps           int64
+	CompressedBytes int64
+	Sized           bool  // some dump has a gzip_size_bytes
+	LastNs          int64 // Unix time in nanoseconds
+	Dom, Host       string
+}
+
+// DumpsByVM counts the dumps of each vmid that is not empty. The size is that of all its points, dumps or not.
+func (h *History) DumpsByVM() map[string]DumpsOfVM {
+	all := map[string]DumpsOfVM{}
+	for _, p := range h.points {
+		if p.series.measurement != Dumps || p.series.id == "" {
+			continue
+		}
+		vm := all[p.series.id]
+		for _, f := range p.fields {
+			switch f.key {
+			case "gzip_size_bytes":
+				vm.CompressedBytes += number[int64](f)
+				vm.Sized = true
+			case "sha256":
+				if vm.Dumps == 0 || p.ns > vm.LastNs {
+					vm.LastNs, vm.Dom, vm.Host = p.ns, p.series.tags["dom"], p.series.tags["host"]
+				}
+				vm.Dumps++
+			}
+		}
+		all[p.series.id] = vm
+	}
+	for id, vm := range all {
+		if vm.Dumps == 0 {
+			delete(all, id)
+		}
+	}
+	return all
+}
+
+// Monitored returns the newest dump of each VM with telemetry in the look-back, as Truth counts it, by VMID; nil where
+// there is none. A dump is a VM's when its vmid is the VM's VMID or the name in the VM's newest telemetry.
+func (h *History) Monitored(nowNs int64, lookback time.Duration) map[string]*DumpsOfVM {
+	newest := map[string]stored{}
+	for _, p := range h.points {
+		id := p.series.id
+		if p.series.measurement != Telemetry || id == "" || p.ns < nowNs-lookback.Nanoseconds() || p.ns > nowNs {
+			continue
+		}
+		if known, ok := newest[id]; !ok || p.ns > known.ns {
+			newest[id] = p
+		}
+	}
+	dumped := h.DumpsByVM()
+	monitored := map[string]*DumpsOfVM{}
+	for id, p := range newest {
+		monitored[id] = nil
+		for _, vmid := range []string{id, p.series.tags["name"]} {
+			if vm, ok := dumped[vmid]; ok && (monitored[id] == nil || vm.LastNs > monitored[id].LastNs) {
+				monitored[id] = &vm
+			}
+		}
+	}
+	return monitored
+}
+
 func number[T int64 | float64](f field) T {
 	switch v := f.value.(type) {
 	case int64:
