@@ -131,7 +131,9 @@ func exposition(t *testing.T, families []*dto.MetricFamily) []byte {
 }
 
 // isPerVM tells what --collect.per-vm adds.
-func isPerVM(name string) bool { return strings.HasPrefix(name, "memdump_vm_") || name == "memdump_vms_omitted" }
+func isPerVM(name string) bool {
+	return strings.HasPrefix(name, "memdump_vm_") || name == "memdump_vms_omitted"
+}
 
 // without leaves metrics out, and the samples about queries that only --collect.per-vm asks.
 func without(families []*dto.MetricFamily, out func(name string) bool) []*dto.MetricFamily {

@@ -44,13 +44,16 @@ type options struct {
 
 	logLevel, logFormat string
 
-	command     string // checkCommand, or empty to serve
+	command     string // checkCommand, backfillCommand, or serveCommand
 	checkOutput string
+	backfill    backfillOptions
 }
 
 const (
 	serveCommand = "serve"
 	checkCommand = "check"
+
+	backfillCommand = "backfill"
 )
 
 // newApplication declares the flags. The variables of the environment are those of
@@ -127,6 +130,15 @@ func newApplication(o *options) *kingpin.Application {
 	app.Command(serveCommand, "Serve the metrics; what is done where no command is given.").Default()
 	check := app.Command(checkCommand, "Look step by step whether a scrape would succeed, and say what to change. Ends with 0 when all is well, 1 when something is wrong.")
 	check.Flag("output", "Form of the result: text or json.").Default("text").StringVar(&o.checkOutput)
+
+	backfill := app.Command(backfillCommand, "Write the history of dumps, dumped VMs, compressed bytes and newest dump as OpenMetrics text with times, for promtool tsdb create-blocks-from openmetrics. A run that was stopped goes on when the same command is given again.")
+	backfill.Flag("from", "First time, such as 2026-01-31T00:00:00Z, or seconds since 1970.").Required().StringVar(&o.backfill.from)
+	backfill.Flag("to", "Latest time; by default now.").StringVar(&o.backfill.to)
+	backfill.Flag("step", "Time between two values.").Default("1h").DurationVar(&o.backfill.step)
+	backfill.Flag("output", "File to write; it must not be there yet.").Required().StringVar(&o.backfill.output)
+	o.backfill.labels = make(map[string]string)
+	backfill.Flag("label", "Label that Prometheus adds to what it scrapes, such as job=memdump and instance=HOST:PORT, so that a graph runs on into the live series; repeatable.").
+		StringMapVar(&o.backfill.labels)
 	return app
 }
 

@@ -50,6 +50,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if o.command == checkCommand {
 		return runCheck(ctx, o, stdout)
 	}
+	if o.command == backfillCommand {
+		return runBackfill(ctx, o, stderr)
+	}
 	base, logger := newLoggers(o, stderr)
 	conns := newConnections(openFiles())
 	handler, err := newHandler(o, conns, base, logger)
