@@ -174,7 +174,7 @@ func (o backfillOptions) write(c *collector.Collector, work *os.File, steps int)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(made)
+	defer func() { _ = os.Remove(made) }() // renamed, when all went well
 	defer out.Close()
 	text := bufio.NewWriter(out)
 	var labels []string
