@@ -1,10 +1,14 @@
-// Package dashboards holds what reads our metrics. Its rules are tested by promtool
-// (make rules); this test holds them against the code and the runbooks.
+// Package dashboards holds what reads our metrics: rules for Prometheus and a dashboard for
+// Grafana. Promtool tests the rules (make rules), a real Prometheus answers the expressions
+// of both (make test-prometheus); the tests here hold both against the README's table of
+// metrics and the runbooks. It must not know how a metric comes to be.
 package dashboards
 
 import (
 	"os"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -18,40 +22,140 @@ func read(t *testing.T, file string) string {
 	return string(text)
 }
 
-// TestAlerts: each alert has a severity, words, a test that it fires and one that it does
-// not, and a runbook; and names no metric that the exporter does not have.
+// uncommented is a YAML file without its comments, where words prove nothing.
+func uncommented(t *testing.T, file string) string {
+	t.Helper()
+	return regexp.MustCompile(`(?m)^ *#.*\n`).ReplaceAllString(read(t, file), "")
+}
+
+var (
+	silentAt = regexp.MustCompile(`\{eval_time: (\d+)m, alertname: (\w+), exp_alerts: \[\]\}`)
+	firesAt  = regexp.MustCompile(`eval_time: (\d+)m\n +alertname: (\w+)\n +exp_alerts:(?: &\w+)?\n +- exp_labels: \{severity: (\w+)[,}]`)
+)
+
+// TestAlerts: each alert has a severity, words, a runbook, and in alerts_test.yaml a place
+// where it fires and is still silent just before.
 func TestAlerts(t *testing.T) {
-	alerts, tests := read(t, "alerts.yaml"), read(t, "alerts_test.yaml")
-	readme, runbooks := read(t, "../README.md"), read(t, "../docs/runbooks.md")
+	alerts, runbooks := uncommented(t, "alerts.yaml"), read(t, "../docs/runbooks.md")
 	blocks := strings.Split(alerts, "- alert: ")[1:]
 	if len(blocks) == 0 {
 		t.Fatal("no alerts")
 	}
+	severity := make(map[string]string)
 	for _, block := range blocks {
 		name, _, _ := strings.Cut(block, "\n")
 		if !regexp.MustCompile(`^Memdump[A-Za-z]+$`).MatchString(name) {
 			t.Errorf("%s: expected a name such as MemdumpNoRecentDump", name)
 		}
-		for _, part := range []string{"severity: ", "summary: ", "description: ", "runbook_url: docs/runbooks.md#" + strings.ToLower(name) + "\n"} {
+		for _, part := range []string{"expr: ", "summary: ", "description: ", "runbook_url: docs/runbooks.md#" + strings.ToLower(name) + "\n"} {
 			if !strings.Contains(block+"\n", part) {
 				t.Errorf("%s has no %q", name, part)
 			}
 		}
+		if found := regexp.MustCompile(`\n +severity: (critical|warning)\n`).FindStringSubmatch(block); found != nil {
+			severity[name] = found[1]
+		} else {
+			t.Errorf("%s has no severity critical or warning", name)
+		}
 		if !strings.Contains(runbooks, "\n## "+name+"\n**Means**: ") {
 			t.Errorf("docs/runbooks.md has no heading %s with what it means", name)
-		}
-		if !strings.Contains(tests, "alertname: "+name+", exp_alerts: []") || !regexp.MustCompile("alertname: "+name+"\n +exp_alerts:( &\\w+)?\n").MatchString(tests) {
-			t.Errorf("alerts_test.yaml does not show %s both silent and firing", name)
 		}
 	}
 	if headings := strings.Count(runbooks, "\n## Memdump"); headings != len(blocks) {
 		t.Errorf("%d runbooks for %d alerts", headings, len(blocks))
 	}
-	for _, text := range []string{alerts, tests} {
-		for _, metric := range regexp.MustCompile(`\bmemdump_[a-z_]+`).FindAllString(text, -1) {
-			if metric != "memdump_exporter" && !strings.Contains(readme, "| `"+metric+"` |") {
-				t.Errorf("%s is no metric of the exporter", metric)
+
+	fires := make(map[string]bool)
+	for _, group := range strings.Split(uncommented(t, "alerts_test.yaml"), "  - name: ")[1:] {
+		title, _, _ := strings.Cut(group, "\n")
+		silent := make(map[string]bool)
+		for _, found := range silentAt.FindAllStringSubmatch(group, -1) {
+			silent[found[2]+" "+found[1]] = true
+		}
+		for _, found := range firesAt.FindAllStringSubmatch(group, -1) {
+			name, minute := found[2], mustAtoi(t, found[1])
+			if severity[name] != found[3] {
+				t.Errorf("%q: %s fires as %s, alerts.yaml has %q", title, name, found[3], severity[name])
 			}
+			if !silent[name+" "+strconv.Itoa(minute-1)] && !silent[name+" "+strconv.Itoa(minute-2)] {
+				t.Errorf("%q does not show that %s is silent just before it fires in minute %d", title, name, minute)
+			}
+			fires[name] = true
+		}
+		if strings.HasPrefix(title, "the database is away") {
+			for name := range severity {
+				// What the exporter says of itself is known then, too.
+				if name != "MemdumpInfluxDBUnreadable" && name != "MemdumpScrapeNearTimeout" && !silent[name+" 3900"] {
+					t.Errorf("%q does not show what becomes of %s", title, name)
+				}
+			}
+		}
+	}
+	for name := range severity {
+		if !fires[name] {
+			t.Errorf("alerts_test.yaml does not show %s firing", name)
+		}
+	}
+}
+
+func mustAtoi(t *testing.T, digits string) int {
+	t.Helper()
+	n, err := strconv.Atoi(digits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// TestAlerts_metrics: the rules and their tests name no metric that the exporter does not
+// have, and no label that this one does not have.
+func TestAlerts_metrics(t *testing.T) {
+	labels := metrics(t)
+	for _, file := range []string{"alerts.yaml", "alerts_test.yaml"} {
+		named := regexp.MustCompile(`\b(memdump_[a-z_]+)(\{[^}]*\})?`).FindAllStringSubmatch(uncommented(t, file), -1)
+		if len(named) == 0 {
+			t.Errorf("%s names no metric", file)
+		}
+		for _, found := range named {
+			if found[1] == "memdump_exporter" {
+				continue
+			}
+			known, ok := labels[found[1]]
+			if !ok {
+				t.Errorf("%s: %s is no metric of the exporter", file, found[1])
+			}
+			checkLabels(t, file+": "+found[0], labelsOf(found[2]), known)
+		}
+	}
+}
+
+// metrics are the labels of each of the exporter's own metrics, from the README.
+func metrics(t *testing.T) map[string][]string {
+	t.Helper()
+	labels := make(map[string][]string)
+	for _, row := range regexp.MustCompile("(?m)^\\| `(memdump_\\w+)` \\| \\w+ \\| ([^|]*) \\|").FindAllStringSubmatch(read(t, "../README.md"), -1) {
+		labels[row[1]] = regexp.MustCompile(`\w+`).FindAllString(row[2], -1)
+	}
+	if len(labels) == 0 {
+		t.Fatal("README.md has no table of metrics")
+	}
+	return labels
+}
+
+// labelsOf are the labels that a selector such as up{job=~"a",instance="b"} names.
+func labelsOf(selector string) []string {
+	var names []string
+	for _, found := range regexp.MustCompile(`(\w+)(?:=~|!~|!=|=)["%]`).FindAllStringSubmatch(selector, -1) {
+		names = append(names, found[1])
+	}
+	return names
+}
+
+func checkLabels(t *testing.T, where string, names, known []string) {
+	t.Helper()
+	for _, name := range names {
+		if name != "job" && name != "instance" && !slices.Contains(known, name) {
+			t.Errorf("%s: there is no label %s", where, name)
 		}
 	}
 }
