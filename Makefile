@@ -1,7 +1,8 @@
 # What a user calls; .ci/run calls the same. `make help` lists it.
 
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
-PROMTOOL      := github.com/prometheus/prometheus/cmd/promtool@v0.316.0
+PROMETHEUS    := github.com/prometheus/prometheus/cmd
+PROMETHEUS_AT := v0.316.0
 GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
@@ -12,12 +13,17 @@ LDFLAGS  := -X $(STAMP).Version=$(VERSION) -X $(STAMP).Revision=$(REVISION)
 # The race detector needs a C compiler.
 RACE := $(shell command -v "$$(go env CC)" >/dev/null 2>&1 && echo -race)
 
-.PHONY: all help build demo test bench check fmt vet lint imports rules vuln clean
+# need NAME: a program of Prometheus' from PATH, such as that of Debian's package prometheus,
+# or one built once, which takes minutes, without the clouds' service discoveries.
+export PATH := $(PATH):$(CURDIR)/.cache/bin
+need = command -v $(1) >/dev/null || GOBIN=$(CURDIR)/.cache/bin go install -tags remove_all_sd $(PROMETHEUS)/$(1)@$(PROMETHEUS_AT)
 
-all: check test build ## everything that CI does
+.PHONY: all help build demo test test-prometheus bench check fmt vet lint imports rules vuln clean
+
+all: check test test-prometheus build ## everything that CI does
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 17
 
 build: ## bin/memdump_exporter
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/memdump_exporter ./cmd/memdump_exporter
@@ -29,6 +35,11 @@ demo: build ## the exporter on a real InfluxDB with believable data; with INFLUX
 test: ## all tests: unit, recordings, goldens, a real InfluxDB (built once, a minute)
 	@$(if $(RACE),,echo 'race detector: not run, it needs a C compiler ($(shell go env CC))')
 	go test $(RACE) -shuffle=on -timeout 15m ./...
+
+test-prometheus: ## a real Prometheus on the exporter, with the rules loaded and the dashboard's queries asked
+	@$(call need,prometheus)
+	@$(call need,promtool)
+	go test -tags prometheus -run '^TestPrometheus$$' -count=1 -timeout 10m -v ./cmd/memdump_exporter
 
 bench: ## what a scrape costs, on a real InfluxDB with a million dumps (some ten minutes), into docs/cost.md
 	go test -tags bench -run TestCost -timeout 60m -v ./collector -cost.table=$(CURDIR)/docs/cost.md
@@ -44,6 +55,7 @@ fmt:
 vet:
 	go vet ./...
 	go vet -tags bench ./collector
+	go vet -tags prometheus ./cmd/memdump_exporter
 
 lint:
 	go run $(GOLANGCI_LINT) run
@@ -57,11 +69,9 @@ imports:
 	deps ./collector | must_not 'collector must not import cmd' memdump_exporter/cmd && \
 	deps ./cmd/memdump_exporter | must_not 'only tests and the demo may import influxtest' influxtest
 
-# The one on PATH, such as Debian's package prometheus, or one built once, which takes minutes.
 rules:
-	@promtool=$$(command -v promtool || echo .cache/bin/promtool); \
-	[ -x "$$promtool" ] || GOBIN=$(CURDIR)/.cache/bin go install $(PROMTOOL); \
-	"$$promtool" check rules dashboards/alerts.yaml && "$$promtool" test rules dashboards/alerts_test.yaml
+	@$(call need,promtool)
+	@promtool check rules dashboards/alerts.yaml && promtool test rules dashboards/alerts_test.yaml
 
 # Its database may be out of reach, which says nothing about the code.
 vuln:

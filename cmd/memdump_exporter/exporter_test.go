@@ -51,7 +51,7 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-// exporter is the built binary, running.
+// exporter is the built binary, running, or another such server.
 type exporter struct {
 	URL  string
 	proc *influxtest.Process
@@ -62,7 +62,8 @@ type exporter struct {
 	over bool
 }
 
-var listening = regexp.MustCompile(`msg="Listening on" address=(\S+)`)
+// listening is what every server says that is built on the exporter-toolkit.
+var listening = regexp.MustCompile(`msg="Listening on".* address=(\S+)`)
 
 // startExporter runs the binary on a free port with nothing in its environment but
 // what is given, until the test ends.
@@ -70,6 +71,12 @@ func startExporter(t *testing.T, env []string, args ...string) *exporter {
 	t.Helper()
 	cmd := exec.Command(binary, append([]string{"--web.listen-address=127.0.0.1:0", "--log.level=debug"}, args...)...)
 	cmd.Env = append([]string{}, env...)
+	return start(t, cmd)
+}
+
+// start runs a server until the test ends.
+func start(t *testing.T, cmd *exec.Cmd) *exporter {
+	t.Helper()
 	stderr, logs := io.Pipe()
 	cmd.Stderr = logs
 	proc, err := influxtest.StartProcess(cmd)
@@ -110,14 +117,14 @@ func startExporter(t *testing.T, env []string, args ...string) *exporter {
 			t.Errorf("after SIGTERM: %v", err)
 		}
 		if t.Failed() {
-			t.Logf("log of the exporter:\n%s", e.Logs())
+			t.Logf("log of %s:\n%s", cmd.Path, e.Logs())
 		}
 	})
 	select {
 	case a := <-address:
 		e.URL = "http://" + a
 	case <-proc.Done():
-		t.Fatalf("the exporter ended: %v\n%s", proc.Err(), e.Logs())
+		t.Fatalf("%s ended: %v\n%s", cmd.Path, proc.Err(), e.Logs())
 	}
 	return e
 }
