@@ -371,14 +371,29 @@ func past(known map[string]float64, instances ...string) string {
 	return text.String()
 }
 
+// uncovered are the numbers of monitored VMs never dumped, and not for so long.
+func uncovered(h *influxtest.History, maxAge time.Duration) (never, overdue string) {
+	n, late := 0, 0
+	now := time.Now().UnixNano()
+	for _, vm := range h.Monitored(now, 24*time.Hour) {
+		switch {
+		case vm == nil:
+			n++
+		case now-vm.LastNs > int64(maxAge):
+			late++
+		}
+	}
+	return strconv.Itoa(n), strconv.Itoa(late)
+}
+
 // TestPrometheus: a real Prometheus takes our metrics, rules and dashboard as they are meant,
 // with InfluxDB there and without it, with all exporters and with one of them down.
 func TestPrometheus(t *testing.T) {
 	server := influxtest.MustStart(t)
 	h := influxtest.Believable(11, time.Now())
 	store(t, server, "vmstats", h)
-	env := []string{"INFLUX_URL=" + server.URL}
-	stays, leaves := startExporter(t, env), startExporter(t, env)
+	env, args := []string{"INFLUX_URL=" + server.URL}, []string{"--collect.per-vm", "--dumps.max-age=4h"}
+	stays, leaves := startExporter(t, env, args...), startExporter(t, env, args...)
 	const a, b = "hypervisors:10147", "[::1]:10147 (spare)+.*" // as a regular expression, the latter is another
 	if said := promtool(t, strings.NewReader(get(t, stays.URL+"/metrics", http.StatusOK)), "check", "metrics"); said != "" {
 		t.Errorf("promtool check metrics: %s", said)
@@ -391,13 +406,14 @@ func TestPrometheus(t *testing.T) {
 	of := func(ofA, ofB string) map[string]string { return map[string]string{a: ofA, b: ofB} }
 	both := func(value string) map[string]string { return of(value, value) }
 	queries := func(value string) map[string]string {
-		values := make(map[string]string)
+		values := map[string]string{"vm_totals": value, "vm_places": value}
 		for query := range gaugeOf {
 			values[query] = value
 		}
 		return values
 	}
 	const unknown = "not known"
+	never, overdue := uncovered(h, 4*time.Hour)
 
 	// A rate needs two scrapes, and a rule has been evaluated before its health is known.
 	p.until(t, "count_over_time(memdump_up[1m]) > bool 2", both("1"))
@@ -422,13 +438,15 @@ func TestPrometheus(t *testing.T) {
 		}
 	}
 	view{
-		"Figures A":         both("1"),
-		"VMs A":             both(number("dumped_vms")),
-		"VMs B":             both(number("monitored_vms")),
-		"Dumps per hour A":  both("7"),
-		"Dumps on record A": both(number("dumps")),
-		"Compressed size A": both(number("compressed_bytes")),
-		"Mean duration A":   both(number("duration_mean")),
+		"Figures A":          both("1"),
+		"VMs A":              both(number("dumped_vms")),
+		"VMs B":              both(number("monitored_vms")),
+		"Dumps per hour A":   both("7"),
+		"Dumps on record A":  both(number("dumps")),
+		"Compressed size A":  both(number("compressed_bytes")),
+		"Mean duration A":    both(number("duration_mean")),
+		"VMs never dumped A": both(never),
+		"VMs overdue A":      both(overdue),
 	}.holds(t, "healthy", "instance", shown)
 	view{"Queries A": queries("1")}.holds(t, "healthy", "query", shown)
 	for _, s := range shown["Newest dump A"] {
@@ -437,8 +455,12 @@ func TestPrometheus(t *testing.T) {
 		}
 	}
 	alerts := p.alerts(t, at)
-	view{"MemdumpDumpsSlow": both(number("duration_mean"))}.holds(t, "healthy", "instance", alerts)
-	if len(alerts) != 1 {
+	view{
+		"MemdumpDumpsSlow":     both(number("duration_mean")),
+		"MemdumpVMNeverDumped": both(never),
+		"MemdumpVMDumpOverdue": both(overdue),
+	}.holds(t, "healthy", "instance", alerts)
+	if len(alerts) != 3 {
 		t.Errorf("healthy: alerts on %v", alerts)
 	}
 
@@ -481,7 +503,7 @@ func TestPrometheus(t *testing.T) {
 	failed[""] = unknown
 	view{"Queries A": failed}.holds(t, "away", "query", shown)
 	failures := shown["Failures by reason A"]
-	if got := by("reason", failures); len(failures) != len(gaugeOf) || len(got) != 1 || got["unreachable"] == "" {
+	if got := by("reason", failures); len(failures) != len(queries("")) || len(got) != 1 || got["unreachable"] == "" {
 		t.Errorf("away: Failures by reason shows %v", failures)
 	}
 	alerts = p.alerts(t, time.Now())
