@@ -4,23 +4,32 @@ GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 PROMTOOL      := github.com/prometheus/prometheus/cmd/promtool@v0.316.0
 GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# What --version says. All of it is the commit's: equal sources give equal bytes.
+VERSION  ?= $(patsubst v%,%,$(shell git describe --tags --always --dirty 2>/dev/null || echo unknown))
 REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+BRANCH   ?= $(shell git rev-parse --abbrev-ref HEAD 2>/dev/null || echo unknown)
+DATE     ?= $(shell TZ=UTC git log -1 --format=%cd --date=format-local:%Y-%m-%dT%H:%M:%SZ 2>/dev/null || echo unknown)
 STAMP    := github.com/prometheus/common/version
-LDFLAGS  := -X $(STAMP).Version=$(VERSION) -X $(STAMP).Revision=$(REVISION)
+LDFLAGS   = -s -w -X $(STAMP).Version=$(VERSION) -X $(STAMP).Revision=$(REVISION) -X $(STAMP).Branch=$(BRANCH) -X $(STAMP).BuildDate=$(DATE)
 
 # The race detector needs a C compiler.
 RACE := $(shell command -v "$$(go env CC)" >/dev/null 2>&1 && echo -race)
 
-.PHONY: all help build demo test bench check fmt vet lint imports rules vuln clean
+.PHONY: all help build image demo test test-image bench check fmt vet lint imports rules vuln clean
 
 all: check test build ## everything that CI does
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 build: ## bin/memdump_exporter
-	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/memdump_exporter ./cmd/memdump_exporter
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/memdump_exporter ./cmd/memdump_exporter
+
+# For another engine: make image ENGINE=podman.
+ENGINE ?= docker
+IMAGE  ?= memdump_exporter
+image: ## a container image of this commit
+	$(ENGINE) build $(foreach v,VERSION REVISION BRANCH DATE,--build-arg $(v)='$($(v))') -t $(IMAGE):$(VERSION) $(IMAGE_FLAGS) .
 
 demo: build ## the exporter on a real InfluxDB with believable data; with INFLUX_URL set, on that one
 	go build -o bin/memdump_demo ./cmd/memdump_demo
@@ -29,6 +38,9 @@ demo: build ## the exporter on a real InfluxDB with believable data; with INFLUX
 test: ## all tests: unit, recordings, goldens, a real InfluxDB (built once, a minute)
 	@$(if $(RACE),,echo 'race detector: not run, it needs a C compiler ($(shell go env CC))')
 	go test $(RACE) -shuffle=on -timeout 15m ./...
+
+test-image: build ## the image, built by buildah and run, without a registry
+	deploy/image_test.sh
 
 bench: ## what a scrape costs, on a real InfluxDB with a million dumps (some ten minutes), into docs/cost.md
 	go test -tags bench -run TestCost -timeout 60m -v ./collector -cost.table=$(CURDIR)/docs/cost.md
