@@ -2,6 +2,7 @@
 
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 PROMTOOL      := github.com/prometheus/prometheus/cmd/promtool@v0.316.0
+ACTIONLINT    := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
 # What --version says. All of it is the commit's: equal sources give equal bytes.
@@ -15,7 +16,7 @@ LDFLAGS   = -s -w -X $(STAMP).Version=$(VERSION) -X $(STAMP).Revision=$(REVISION
 # The race detector needs a C compiler.
 RACE := $(shell command -v "$$(go env CC)" >/dev/null 2>&1 && echo -race)
 
-.PHONY: all help build image demo test test-image bench check fmt vet lint imports rules vuln clean
+.PHONY: all help build image demo test test-image bench check fmt vet lint imports rules units workflows vuln clean
 
 all: check test build ## everything that CI does
 
@@ -46,7 +47,7 @@ bench: ## what a scrape costs, on a real InfluxDB with a million dumps (some ten
 	go test -tags bench -run TestCost -timeout 60m -v ./collector -cost.table=$(CURDIR)/docs/cost.md
 	go test -run '^$$' -bench . -benchmem ./influx ./collector
 
-check: fmt vet imports lint rules vuln ## everything that reads the code without running it
+check: fmt vet imports lint rules units workflows vuln ## everything that reads the code without running it
 
 fmt:
 	@unformatted="$$(gofmt -l cmd collector dashboards influx)"; \
@@ -74,6 +75,17 @@ rules:
 	@promtool=$$(command -v promtool || echo .cache/bin/promtool); \
 	[ -x "$$promtool" ] || GOBIN=$(CURDIR)/.cache/bin go install $(PROMTOOL); \
 	"$$promtool" check rules dashboards/alerts.yaml && "$$promtool" test rules dashboards/alerts_test.yaml
+
+# What systemd itself says of the units. 15 is an exposure of 1.5.
+units: build
+	@command -v systemd-analyze >/dev/null || { echo 'units: not checked: no systemd-analyze here'; exit 0; }; \
+	dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && cp deploy/systemd/memdump_exporter.* "$$dir" && \
+	sed -i 's|/usr/bin/memdump_exporter|$(CURDIR)/bin/memdump_exporter|' "$$dir/memdump_exporter.service" && cd "$$dir" && \
+	said=$$(systemd-analyze verify ./memdump_exporter.service ./memdump_exporter.socket 2>&1) && [ -z "$$said" ] || { echo "units: $$said"; exit 1; }; \
+	{ systemd-analyze security --no-pager --offline=true --threshold=15 ./memdump_exporter.service >score; code=$$?; grep Overall score; exit $$code; }
+
+workflows:
+	go run $(ACTIONLINT)
 
 # Its database may be out of reach, which says nothing about the code.
 vuln:
