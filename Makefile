@@ -3,6 +3,7 @@
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 PROMTOOL      := github.com/prometheus/prometheus/cmd/promtool@v0.316.0
 ACTIONLINT    := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+COMPOSE       := github.com/compose-spec/compose-go/v2/cmd@v2.16.2
 GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
 # What --version says. All of it is the commit's: equal sources give equal bytes.
@@ -16,7 +17,7 @@ LDFLAGS   = -s -w -X $(STAMP).Version=$(VERSION) -X $(STAMP).Revision=$(REVISION
 # The race detector needs a C compiler.
 RACE := $(shell command -v "$$(go env CC)" >/dev/null 2>&1 && echo -race)
 
-.PHONY: all help build image demo test test-image bench check fmt vet lint imports rules units workflows vuln clean
+.PHONY: all help build image demo test test-image bench check fmt vet lint imports rules units workflows compose vuln clean
 
 all: check test build ## everything that CI does
 
@@ -47,7 +48,7 @@ bench: ## what a scrape costs, on a real InfluxDB with a million dumps (some ten
 	go test -tags bench -run TestCost -timeout 60m -v ./collector -cost.table=$(CURDIR)/docs/cost.md
 	go test -run '^$$' -bench . -benchmem ./influx ./collector
 
-check: fmt vet imports lint rules units workflows vuln ## everything that reads the code without running it
+check: fmt vet imports lint rules units workflows compose vuln ## everything that reads the code without running it
 
 fmt:
 	@unformatted="$$(gofmt -l cmd collector dashboards influx)"; \
@@ -74,7 +75,9 @@ imports:
 rules:
 	@promtool=$$(command -v promtool || echo .cache/bin/promtool); \
 	[ -x "$$promtool" ] || GOBIN=$(CURDIR)/.cache/bin go install $(PROMTOOL); \
-	"$$promtool" check rules dashboards/alerts.yaml && "$$promtool" test rules dashboards/alerts_test.yaml
+	"$$promtool" check rules dashboards/alerts.yaml && "$$promtool" test rules dashboards/alerts_test.yaml && \
+	mkdir -p .cache/prometheus && cp deploy/compose/prometheus.yaml dashboards/alerts.yaml .cache/prometheus && \
+	"$$promtool" check config .cache/prometheus/prometheus.yaml
 
 # What systemd itself says of the units. 15 is an exposure of 1.5.
 units: build
@@ -86,6 +89,11 @@ units: build
 
 workflows:
 	go run $(ACTIONLINT)
+
+# By the compose specification; a mounted file that is missing would be made, as a folder.
+compose:
+	@mkdir -p .cache && (cd deploy/compose && go run $(COMPOSE) compose.yaml) >.cache/compose.yaml && \
+	for file in $$(sed -n 's/^ *source: \(\/.*\)/\1/p' .cache/compose.yaml); do [ -f "$$file" ] || { echo "compose: no $$file"; exit 1; }; done
 
 # Its database may be out of reach, which says nothing about the code.
 vuln:
