@@ -3,12 +3,17 @@
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 PROMETHEUS    := github.com/prometheus/prometheus/cmd
 PROMETHEUS_AT := v0.316.0
+ACTIONLINT    := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+COMPOSE       := github.com/compose-spec/compose-go/v2/cmd@v2.16.2
 GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# What --version says. All of it is the commit's: equal sources give equal bytes.
+VERSION  ?= $(patsubst v%,%,$(shell git describe --tags --always --dirty 2>/dev/null || echo unknown))
 REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+BRANCH   ?= $(shell git rev-parse --abbrev-ref HEAD 2>/dev/null || echo unknown)
+DATE     ?= $(shell TZ=UTC git log -1 --format=%cd --date=format-local:%Y-%m-%dT%H:%M:%SZ 2>/dev/null || echo unknown)
 STAMP    := github.com/prometheus/common/version
-LDFLAGS  := -X $(STAMP).Version=$(VERSION) -X $(STAMP).Revision=$(REVISION)
+LDFLAGS   = -s -w -X $(STAMP).Version=$(VERSION) -X $(STAMP).Revision=$(REVISION) -X $(STAMP).Branch=$(BRANCH) -X $(STAMP).BuildDate=$(DATE)
 
 # The race detector needs a C compiler.
 RACE := $(shell command -v "$$(go env CC)" >/dev/null 2>&1 && echo -race)
@@ -18,7 +23,7 @@ RACE := $(shell command -v "$$(go env CC)" >/dev/null 2>&1 && echo -race)
 export PATH := $(PATH):$(CURDIR)/.cache/bin
 need = command -v $(1) >/dev/null || GOBIN=$(CURDIR)/.cache/bin go install -tags remove_all_sd $(PROMETHEUS)/$(1)@$(PROMETHEUS_AT)
 
-.PHONY: all help build demo test test-prometheus bench check fmt vet lint imports rules vuln clean
+.PHONY: all help build image demo test test-image test-prometheus bench check fmt vet lint imports rules units workflows compose vuln clean
 
 all: check test test-prometheus build ## everything that CI does
 
@@ -26,7 +31,13 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 17
 
 build: ## bin/memdump_exporter
-	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/memdump_exporter ./cmd/memdump_exporter
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/memdump_exporter ./cmd/memdump_exporter
+
+# For another engine: make image ENGINE=podman.
+ENGINE ?= docker
+IMAGE  ?= memdump_exporter
+image: ## a container image of this commit
+	$(ENGINE) build $(foreach v,VERSION REVISION BRANCH DATE,--build-arg $(v)='$($(v))') -t $(IMAGE):$(VERSION) $(IMAGE_FLAGS) .
 
 demo: build ## the exporter on a real InfluxDB with believable data; with INFLUX_URL set, on that one
 	go build -o bin/memdump_demo ./cmd/memdump_demo
@@ -41,11 +52,14 @@ test-prometheus: ## a real Prometheus on the exporter, with the rules loaded and
 	@$(call need,promtool)
 	go test -tags prometheus -run '^TestPrometheus$$' -count=1 -timeout 10m -v ./cmd/memdump_exporter
 
+test-image: build ## the image, built by buildah and run, without a registry
+	deploy/image_test.sh
+
 bench: ## what a scrape costs, on a real InfluxDB with a million dumps (some ten minutes), into docs/cost.md
 	go test -tags bench -run TestCost -timeout 60m -v ./collector -cost.table=$(CURDIR)/docs/cost.md
 	go test -run '^$$' -bench . -benchmem ./influx ./collector
 
-check: fmt vet imports lint rules vuln ## everything that reads the code without running it
+check: fmt vet imports lint rules units workflows compose vuln ## everything that reads the code without running it
 
 fmt:
 	@unformatted="$$(gofmt -l cmd collector dashboards influx)"; \
@@ -72,6 +86,24 @@ imports:
 rules:
 	@$(call need,promtool)
 	@promtool check rules dashboards/alerts.yaml && promtool test rules dashboards/alerts_test.yaml
+	@mkdir -p .cache/prometheus && cp deploy/compose/prometheus.yaml dashboards/alerts.yaml .cache/prometheus && \
+	promtool check config .cache/prometheus/prometheus.yaml
+
+# What systemd itself says of the units. 15 is an exposure of 1.5.
+units: build
+	@command -v systemd-analyze >/dev/null || { echo 'units: not checked: no systemd-analyze here'; exit 0; }; \
+	dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && cp deploy/systemd/memdump_exporter.* "$$dir" && \
+	sed -i 's|/usr/bin/memdump_exporter|$(CURDIR)/bin/memdump_exporter|' "$$dir/memdump_exporter.service" && cd "$$dir" && \
+	said=$$(systemd-analyze verify ./memdump_exporter.service ./memdump_exporter.socket 2>&1) && [ -z "$$said" ] || { echo "units: $$said"; exit 1; }; \
+	{ systemd-analyze security --no-pager --offline=true --threshold=15 ./memdump_exporter.service >score; code=$$?; grep Overall score; exit $$code; }
+
+workflows:
+	go run $(ACTIONLINT)
+
+# By the compose specification; a mounted file that is missing would be made, as a folder.
+compose:
+	@mkdir -p .cache && (cd deploy/compose && go run $(COMPOSE) compose.yaml) >.cache/compose.yaml && \
+	for file in $$(sed -n 's/^ *source: \(\/.*\)/\1/p' .cache/compose.yaml); do [ -f "$$file" ] || { echo "compose: no $$file"; exit 1; }; done
 
 # Its database may be out of reach, which says nothing about the code.
 vuln:

@@ -117,6 +117,10 @@ func (d *demo) runOn(ctx context.Context, url, token string) error {
 	}
 	defer d.out.printf("the data is still there; DROP DATABASE %[1]s (1.x), delete the bucket (2.x), or influxdb3 delete database %[1]s (3.x) removes it\n", d.database)
 
+	if d.exporter == "" {
+		d.tell("")
+		return d.live(ctx, nil)
+	}
 	settings := []string{"INFLUX_URL=" + url}
 	if token != "" {
 		settings = append(settings, "INFLUX_TOKEN="+token)

@@ -7,7 +7,7 @@ import (
 	"memdump_exporter/influx/influxtest"
 )
 
-// live goes on with the history until ctx ends, or the exporter does, which is an error.
+// live goes on with the history until ctx ends, or the exporter does, where there is one, which is an error.
 func (d *demo) live(ctx context.Context, exporter *influxtest.Process) error {
 	telemetry := time.NewTicker(d.telemetryEvery)
 	defer telemetry.Stop()
@@ -15,11 +15,15 @@ func (d *demo) live(ctx context.Context, exporter *influxtest.Process) error {
 	defer dump.Stop()
 	prune := time.NewTicker(pruneEvery)
 	defer prune.Stop()
+	var exporterDone <-chan struct{}
+	if exporter != nil {
+		exporterDone = exporter.Done()
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-exporter.Done():
+		case <-exporterDone:
 			return ended(exporter)
 		case <-telemetry.C:
 			d.add(ctx, d.history.LiveTelemetry)

@@ -43,7 +43,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("memdump_demo", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.StringVar(&o.exporter, "exporter", "bin/memdump_exporter", "`path` of the exporter to start")
+	flags.StringVar(&o.exporter, "exporter", "bin/memdump_exporter", "`path` of the exporter to start; empty for none: with INFLUX_URL set, only points are written")
 	flags.StringVar(&o.listen, "listen", "127.0.0.1:10147", "`address` for the exporter to listen on")
 	flags.Uint64Var(&o.seed, "seed", 1, "seed of the data; equal seeds give equal dumps")
 	flags.DurationVar(&o.telemetryEvery, "telemetry-every", 5*time.Second, "time between two samples of each VM")
@@ -81,11 +81,15 @@ func run(ctx context.Context, args []string, env func(string) string, stdout, st
 		return err
 	}
 	// What can be wrong with the exporter is cheaper to know before InfluxDB is built.
-	if _, err := exec.LookPath(o.exporter); err != nil {
-		return fmt.Errorf("no exporter to start (build it, or say --exporter=PATH): %w", err)
-	}
-	if err := checkFree(ctx, o.listen); err != nil {
-		return err
+	if o.exporter != "" {
+		if _, err := exec.LookPath(o.exporter); err != nil {
+			return fmt.Errorf("no exporter to start (build it, or say --exporter=PATH): %w", err)
+		}
+		if err := checkFree(ctx, o.listen); err != nil {
+			return err
+		}
+	} else if env("INFLUX_URL") == "" {
+		return errors.New("--exporter= without INFLUX_URL: nobody could see what is written")
 	}
 
 	ctx, cancel := context.WithCancel(ctx)

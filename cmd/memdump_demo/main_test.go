@@ -318,6 +318,20 @@ func TestRun_on_somebodys_InfluxDB(t *testing.T) {
 		}
 	})
 
+	t.Run("writes without an exporter", func(t *testing.T) {
+		if err := server.Exec(t.Context(), "DROP DATABASE memdump_demo"); err != nil {
+			t.Fatal(err)
+		}
+		r := start(t, "exit", env, "--exporter=", "--dump-every=500ms", "--telemetry-every=100ms")
+		_, end := r.waitFor(t, 0, `truth: `)
+		agree(t, r, end, server.URL, "memdump_demo")
+		r.cancel()
+		if err := r.wait(t); err != nil {
+			t.Error(err)
+		}
+		r.waitFor(t, 0, `data is still there`)
+	})
+
 	t.Run("writes and leaves it", func(t *testing.T) {
 		if err := server.Exec(t.Context(), "DROP DATABASE memdump_demo"); err != nil {
 			t.Fatal(err)
@@ -368,6 +382,7 @@ func TestRun_refuses(t *testing.T) {
 		{"argument", "", []string{"nonsense"}, `unexpected argument "nonsense"`},
 		{"period", "", []string{"--dump-every=0"}, "must be positive"},
 		{"no exporter", "", []string{"--exporter=/no/such"}, "no exporter to start"},
+		{"no exporter and nobody's InfluxDB", "", []string{"--exporter="}, "nobody could see what is written"},
 		{"address taken", "", []string{this, "--listen=" + taken.Addr().String()}, "choose another --listen"},
 		{"not a URL", "s3cr3t", []string{this, free}, "INFLUX_URL is not a URL"},
 		{"not a URL either", "http://u:s3cr3t@h:x", []string{this, free}, "INFLUX_URL is not a URL"},

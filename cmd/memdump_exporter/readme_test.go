@@ -13,18 +13,18 @@ import (
 	"memdump_exporter/influx/influxtest"
 )
 
-var update = flag.Bool("update", false, "rewrite the README's tables of metrics and flags")
+var update = flag.Bool("update", false, "rewrite the README's tables of metrics and flags, and testdata/metrics.golden")
 
 const readme = "../../README.md"
 
-// TestREADME_metrics holds the table of metrics against what /metrics says.
+// TestREADME_metrics holds the table of metrics against what /metrics says, and that
+// against what has been promised.
 func TestREADME_metrics(t *testing.T) {
 	server := influxtest.MustStart(t)
 	store(t, server, "vmstats", influxtest.Believable(2, time.Now()))
 	scraped := startExporter(t, []string{"INFLUX_URL=" + server.URL}, "--collect.per-vm", "--dumps.max-age=48h").scrape(t)
-	table := "| metric | type | labels | meaning |\n| --- | --- | --- | --- |\n"
-	for _, name := range slices.Sorted(maps.Keys(scraped)) {
-		family := scraped[name]
+	served := make(map[string]string) // metric → type and labels
+	for name, family := range scraped {
 		if !strings.HasPrefix(name, "memdump_") {
 			continue
 		}
@@ -32,9 +32,76 @@ func TestREADME_metrics(t *testing.T) {
 		for _, l := range family.GetMetric()[0].GetLabel() {
 			labels = append(labels, "`"+l.GetName()+"`")
 		}
-		table += fmt.Sprintf("| `%s` | %s | %s | %s |\n", name, strings.ToLower(family.GetType().String()), strings.Join(labels, ", "), family.GetHelp())
+		served[name] = fmt.Sprintf("%s | %s", strings.ToLower(family.GetType().String()), strings.Join(labels, ", "))
+	}
+	stability := holdPromises(t, served)
+	if t.Failed() {
+		return
+	}
+	table := "| metric | type | labels | stability | meaning |\n| --- | --- | --- | --- | --- |\n"
+	for _, name := range slices.Sorted(maps.Keys(served)) {
+		table += fmt.Sprintf("| `%s` | %s | %s | %s |\n", name, served[name], stability[name], scraped[name].GetHelp())
 	}
 	holdTable(t, "metrics", table)
+}
+
+// holdPromises compares the metrics with testdata/metrics.golden and returns the stability
+// that it gives to each. With -update a new metric becomes experimental; a stable one stays
+// until CHANGELOG.md says that it is removed.
+func holdPromises(t *testing.T, served map[string]string) map[string]string {
+	t.Helper()
+	const golden = "testdata/metrics.golden"
+	text, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changes, err := os.ReadFile("../../CHANGELOG.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stability := make(map[string]string)
+	for line := range strings.Lines(string(text)) {
+		parts := strings.Split(strings.TrimSuffix(line, "\n"), " | ") // metric, type, labels, stability
+		if len(parts) != 4 || parts[3] != "stable" && parts[3] != "experimental" {
+			t.Fatalf("%s: neither stable nor experimental: %q", golden, line)
+		}
+		name, signature, level := parts[0], parts[1]+" | "+parts[2], parts[3]
+		if served[name] == signature {
+			stability[name] = level
+		} else if level == "stable" && !saysRemoved(string(changes), name) {
+			t.Errorf("%s was promised with %q and is now served with %q: a metric that is stable stays as it is, or CHANGELOG.md names it under Removed", name, signature, served[name])
+		}
+	}
+	if t.Failed() {
+		return stability
+	}
+	var want strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(served)) {
+		if stability[name] == "" {
+			stability[name] = "experimental"
+		}
+		fmt.Fprintf(&want, "%s | %s | %s\n", name, served[name], stability[name])
+	}
+	switch {
+	case want.String() == string(text):
+	case *update:
+		if err := os.WriteFile(golden, []byte(want.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	default:
+		t.Errorf("%s is not what the exporter serves (go test ./cmd/memdump_exporter -update mends it)\n got:\n%s\nwant:\n%s", golden, text, want.String())
+	}
+	return stability
+}
+
+// saysRemoved tells whether a section "Removed" of the changelog names the metric.
+func saysRemoved(changelog, name string) bool {
+	for _, section := range strings.Split(changelog, "\n##")[1:] { // "## version" and "### Removed" alike
+		if strings.HasPrefix(section, "# Removed\n") && strings.Contains(section, "`"+name+"`") {
+			return true
+		}
+	}
+	return false
 }
 
 // TestREADME_flags holds the table of flags against what --help is made of.

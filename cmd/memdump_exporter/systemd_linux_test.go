@@ -1,0 +1,132 @@
+package main
+
+import (
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"memdump_exporter/influx/influxtest"
+)
+
+const units = "../../deploy/systemd/"
+
+// settings returns the words NAME=VALUE of the lines that the pattern matches.
+func settings(t *testing.T, file, pattern string) (words []string) {
+	t.Helper()
+	text, err := os.ReadFile(units + file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range regexp.MustCompile(pattern).FindAllStringSubmatch(string(text), -1) {
+		words = append(words, strings.Fields(line[1])...)
+	}
+	if len(words) == 0 {
+		t.Fatalf("%s has nothing like %s", file, pattern)
+	}
+	return words
+}
+
+// TestUnit does what systemd would with the unit and its socket: hands over the listening
+// socket, the credential and the environment. Make units has systemd's own view of them.
+func TestUnit(t *testing.T) {
+	for name, c := range map[string]struct {
+		defaults      []string // as in /etc/default/memdump_exporter, behind what is there
+		authorization string
+	}{
+		"token":    {authorization: "Bearer from-the-credential"},
+		"no token": {defaults: []string{"INFLUX_TOKEN_FILE="}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			asked := make(chan string, 100)
+			influxdb := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/query" {
+					asked <- r.Header.Get("Authorization")
+				}
+				w.WriteHeader(http.StatusServiceUnavailable)
+			}))
+			defer influxdb.Close()
+			credentials := t.TempDir()
+			loaded, _, _ := strings.Cut(settings(t, "memdump_exporter.service", `(?m)^LoadCredential=(.*)`)[0], ":")
+			if err := os.WriteFile(filepath.Join(credentials, loaded), []byte("from-the-credential\n"), 0o400); err != nil {
+				t.Fatal(err)
+			}
+
+			listener, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer listener.Close()
+			socket, err := listener.(*net.TCPListener).File()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer socket.Close()
+
+			env := settings(t, "memdump_exporter.service", `(?m)^Environment=(.*)`)
+			env = append(env, settings(t, "memdump_exporter.default", `(?m)^(\w+=.*)`)...)
+			env = append(append(env, c.defaults...), "INFLUX_URL="+influxdb.URL, "LISTEN_FDS=1")
+			for i := range env {
+				env[i] = strings.ReplaceAll(env[i], "%d", credentials)
+			}
+			start := settings(t, "memdump_exporter.service", `(?m)^ExecStart=(.*)`)
+			if !slices.Equal(start, []string{"/usr/bin/memdump_exporter", "$ARGS"}) {
+				t.Fatalf("ExecStart is %q", start)
+			}
+			// The process that the socket is meant for is the shell, and then the exporter.
+			cmd := exec.Command("sh", "-c", `LISTEN_PID=$$ exec "$0" --web.systemd-socket`, binary)
+			cmd.Env, cmd.ExtraFiles = env, []*os.File{socket}
+			var log strings.Builder
+			cmd.Stderr = &log
+			exporter, err := influxtest.StartProcess(cmd)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				if err := exporter.Stop(); err != nil {
+					t.Error(err)
+				}
+				if err := exporter.Err(); err != nil || t.Failed() {
+					t.Errorf("the exporter ended: %v\n%s", err, log.String())
+				}
+			}()
+
+			// The socket listens already: the request waits for the exporter.
+			resp, err := http.Get("http://" + listener.Addr().String() + "/metrics")
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusOK {
+				t.Errorf("status %d", resp.StatusCode)
+			}
+			select {
+			case got := <-asked:
+				if got != c.authorization {
+					t.Errorf("asked InfluxDB with Authorization %q, want %q", got, c.authorization)
+				}
+			default:
+				t.Error("did not ask InfluxDB")
+			}
+		})
+	}
+}
+
+// TestUnit_defaults: what /etc/default/memdump_exporter names are variables of ours.
+func TestUnit_defaults(t *testing.T) {
+	known := map[string]bool{"ARGS": true}
+	for _, f := range newApplication(new(options)).Model().Flags {
+		known[f.Envar] = true
+	}
+	for _, word := range settings(t, "memdump_exporter.default", `(?m)^#?(\w+=.*)`) {
+		if variable, _, _ := strings.Cut(word, "="); !known[variable] {
+			t.Errorf("%s is no variable of the exporter", variable)
+		}
+	}
+}
