@@ -50,7 +50,7 @@ test: ## all tests: unit, recordings, goldens, a real InfluxDB (built once, a mi
 test-prometheus: ## a real Prometheus on the exporter, with the rules loaded and the dashboard's queries asked
 	@$(call need,prometheus)
 	@$(call need,promtool)
-	go test -tags prometheus -run '^TestPrometheus$$' -count=1 -timeout 10m -v ./cmd/memdump_exporter
+	go test -tags prometheus -run '^TestPrometheus' -count=1 -timeout 10m -v ./cmd/memdump_exporter
 
 test-image: build ## the image, built by buildah and run, without a registry
 	deploy/image_test.sh

@@ -58,8 +58,8 @@ scrape_configs:
     static_configs: [%s]
 `, rules, strings.Join(targets, ", ")))
 	data := filepath.Join(dir, "data")
-	promtool(t, nil, "tsdb", "create-blocks-from", "openmetrics", write("past.txt", samples+"# EOF\n"), data)
-	cmd := exec.Command(prometheus, "--config.file="+config, "--storage.tsdb.path="+data,
+	promtool(t, nil, "tsdb", "create-blocks-from", "--max-block-duration=720h", "openmetrics", write("past.txt", samples+"# EOF\n"), data)
+	cmd := exec.Command(prometheus, "--config.file="+config, "--storage.tsdb.path="+data, "--storage.tsdb.retention.time=10y",
 		"--web.listen-address=127.0.0.1:0", "--enable-feature=extra-scrape-metrics")
 	cmd.Env = []string{"GOMEMLIMIT=300MiB"}
 	cmd.Dir = dir
@@ -530,5 +530,54 @@ func TestPrometheus(t *testing.T) {
 		if !strings.Contains(line, "option=extra-scrape-metrics") {
 			t.Errorf("Prometheus complains: %s", line)
 		}
+	}
+}
+
+// TestPrometheus_backfill: promtool takes what backfill writes as it is, Prometheus has each
+// value that was true at its time, and the live series go on with the same names and labels.
+func TestPrometheus_backfill(t *testing.T) {
+	server := influxtest.MustStart(t)
+	now := time.Now().Truncate(time.Hour)
+	h := influxtest.Believable(12, now)
+	store(t, server, "vmstats", h)
+	from, file := now.Add(-1000*time.Hour), filepath.Join(t.TempDir(), "history")
+	if err := run(t.Context(), []string{"--influx.url=" + server.URL, "backfill", fmt.Sprint("--from=", from.Unix()), fmt.Sprint("--to=", now.Unix()), "--output=" + file,
+		"--label=job=memdump", "--label=instance=here:10147"}, io.Discard, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := startPrometheus(t, strings.TrimSuffix(string(text), "# EOF\n"), map[string]*exporter{"here:10147": startExporter(t, []string{"INFLUX_URL=" + server.URL})})
+	p.until(t, "up", map[string]string{"here:10147": "1"})
+	got := ""
+	for _, metric := range []string{"memdump_dumps", "memdump_dumped_vms", "memdump_dumps_compressed_bytes", "memdump_last_dump_timestamp_seconds"} {
+		var data struct {
+			Result []struct {
+				Metric map[string]string
+				Values [][2]any
+			}
+		}
+		p.ask(t, "query_range", url.Values{"query": {metric}, "start": {stamp(from)}, "end": {stamp(now)}, "step": {"1h"}}, &data)
+		if len(data.Result) != 1 {
+			t.Fatalf("%s: %d series, want one", metric, len(data.Result))
+		}
+		for _, v := range data.Result[0].Values {
+			value, err := strconv.ParseFloat(fmt.Sprint(v[1]), 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got += fmt.Sprintf("%s%s %v %.0f\n", metric, `{instance="here:10147",job="memdump"}`, value, v[0])
+		}
+		if live := p.query(t, metric, time.Now()); len(live) != 1 {
+			t.Errorf("%s goes on as %v", metric, live)
+		}
+		if all := p.query(t, "count(count_over_time("+metric+"[2000h]))", time.Now()); len(all) != 1 || all[0].value != 1 {
+			t.Errorf("%s: the past and the live values are %v series, want one", metric, all)
+		}
+	}
+	if want := backfilled(h, from, now, time.Hour, `{instance="here:10147",job="memdump"}`); got != want {
+		t.Errorf("Prometheus has\n%s\nwant\n%s", firstLines(got), firstLines(want))
 	}
 }
