@@ -342,10 +342,12 @@ func FuzzRecords(f *testing.F) {
 		cut := false
 		func() {
 			defer func() {
-				if recovered := recover(); recovered != nil && recovered != http.ErrAbortHandler {
-					panic(recovered)
-				} else if recovered != nil {
+				switch recovered := recover(); recovered {
+				case nil:
+				case http.ErrAbortHandler:
 					cut = true
+				default:
+					panic(recovered)
 				}
 			}()
 			d.collector(t, &logged).Records(collector.RecordsConfig{HandlerConfig: collector.HandlerConfig{Timeout: time.Minute}, MaxOffset: 1000, AtOnce: 1}).ServeHTTP(w, r)
