@@ -9,10 +9,13 @@ REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 STAMP    := github.com/prometheus/common/version
 LDFLAGS  := -X $(STAMP).Version=$(VERSION) -X $(STAMP).Revision=$(REVISION)
 
+FUZZTIME ?= 10s
+SOAKTIME ?= 1h
+
 # The race detector needs a C compiler.
 RACE := $(shell command -v "$$(go env CC)" >/dev/null 2>&1 && echo -race)
 
-.PHONY: all help build demo test bench check fmt vet lint imports rules vuln clean
+.PHONY: all help build demo test bench load soak fuzz check fmt vet lint imports rules vuln clean
 
 all: check test build ## everything that CI does
 
@@ -34,6 +37,20 @@ bench: ## what a scrape costs, on a real InfluxDB with a million dumps (some ten
 	go test -tags bench -run TestCost -timeout 60m -v ./collector -cost.table=$(CURDIR)/docs/cost.md
 	go test -run '^$$' -bench . -benchmem ./influx ./collector
 
+load: ## a thousand scrapers at once, beside promhttp's default handler
+	go test -tags load -count=1 -run TestLoad -v ./cmd/memdump_exporter
+
+soak: ## a virtual month of faults, then SOAKTIME (1h) of real ones on a real InfluxDB
+	go test -count=1 -run TestMonth -timeout 60m -v ./collector -month.days 30
+	go test -tags soak -count=1 -run TestSoak -timeout 0 -v ./cmd/memdump_exporter -soak.duration $(SOAKTIME)
+
+fuzz: ## each fuzz target for FUZZTIME (10s)
+	@for package in influx collector cmd/memdump_exporter; do \
+		for target in $$(go test -list '^Fuzz' ./$$package | grep '^Fuzz'); do \
+			echo "$$target" && go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) ./$$package || exit 1; \
+		done; \
+	done
+
 check: fmt vet imports lint rules vuln ## everything that reads the code without running it
 
 fmt:
@@ -43,7 +60,7 @@ fmt:
 
 vet:
 	go vet ./...
-	go vet -tags bench ./collector
+	go vet -tags bench,load,soak ./...
 
 lint:
 	go run $(GOLANGCI_LINT) run
