@@ -94,6 +94,13 @@ func FuzzAnswer(f *testing.F) {
 			f.Add([]byte(e.Response.Body), uint16(4096), byte(i))
 		}
 	}
+	for _, series := range []string{
+		`{"columns":["a","b"],"values":[[1]]}`, `{"columns":["a"],"values":[[1,2]]}`, `{"values":[[1]],"columns":["a"]}`, `{"columns":["a"],"values":[[[1]]]}`, `{"columns":["a"],"values":[{}]}`,
+		`{"columns":["a"],"values":[null]}`, `{"columns":["a","b"],"values":[[1,2]]},{"columns":["c",null],"values":[[1,2]]}`, `{"tags":{"a":"b"},"columns":["a"],"values":[[1]]},{"columns":["a"],"values":[[1]]}`,
+		`{"partial":true}`, `{}],"error":"x","series":[`, `{}],"partial":true,"series":[`, `{}]},{"series":[`, `{}`, `{"name":1}`, `{"name":"\ud800"}`,
+	} {
+		f.Add([]byte(`{"results":[{"series":[`+series+`]}]}`), uint16(4096), byte(7))
+	}
 	f.Fuzz(func(t *testing.T, body []byte, limit uint16, piece byte) {
 		var rows []influxtest.AnswerRow
 		r := &bounded{r: pieces{bytes.NewReader(body), 1 + int(piece)}, left: int64(limit)}
@@ -291,7 +298,7 @@ func FuzzResponse(f *testing.F) {
 
 // FuzzRedirect: wherever a server points, nobody else is asked.
 func FuzzRedirect(f *testing.F) {
-	for _, location := range []string{"http://other.test/query", "https://influxdb.test/", "//other.test", "/query", "", "http://[" + canary, "http://influxdb.test:81/", "\x7f", "http://%zz/"} {
+	for _, location := range []string{"http://other.test/query", "https://influxdb.test/", "//other.test", "/query", "", "http://[" + canary, "http://influxdb.test:81/", "\x7f", "http://%zz/", "http://[" + strings.Repeat("x", 30<<10)} {
 		f.Add(uint8(2), location)
 	}
 	f.Fuzz(func(t *testing.T, status uint8, location string) {
