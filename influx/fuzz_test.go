@@ -92,6 +92,7 @@ func FuzzAnswer(f *testing.F) {
 	for i, e := range recordedBodies(f) {
 		if len(e.Response.Body) < 4096 {
 			f.Add([]byte(e.Response.Body), uint16(4096), byte(i))
+			f.Add([]byte(e.Response.Body), uint16(max(len(e.Response.Body), 1)-1), byte(i))
 		}
 	}
 	for _, series := range []string{
