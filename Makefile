@@ -15,6 +15,9 @@ DATE     ?= $(shell TZ=UTC git log -1 --format=%cd --date=format-local:%Y-%m-%dT
 STAMP    := github.com/prometheus/common/version
 LDFLAGS   = -s -w -X $(STAMP).Version=$(VERSION) -X $(STAMP).Revision=$(REVISION) -X $(STAMP).Branch=$(BRANCH) -X $(STAMP).BuildDate=$(DATE)
 
+FUZZTIME ?= 10s
+SOAKTIME ?= 1h
+
 # The race detector needs a C compiler.
 RACE := $(shell command -v "$$(go env CC)" >/dev/null 2>&1 && echo -race)
 
@@ -23,7 +26,7 @@ RACE := $(shell command -v "$$(go env CC)" >/dev/null 2>&1 && echo -race)
 export PATH := $(PATH):$(CURDIR)/.cache/bin
 need = command -v $(1) >/dev/null || GOBIN=$(CURDIR)/.cache/bin go install -tags remove_all_sd $(PROMETHEUS)/$(1)@$(PROMETHEUS_AT)
 
-.PHONY: all help build image demo test test-image test-prometheus bench check fmt vet lint imports rules units workflows compose vuln clean
+.PHONY: all help build image demo test test-image test-prometheus bench load soak fuzz check fmt vet lint imports rules units workflows compose vuln clean
 
 all: check test test-prometheus build ## everything that CI does
 
@@ -59,6 +62,20 @@ bench: ## what a scrape costs, on a real InfluxDB with a million dumps (some ten
 	go test -tags bench -run TestCost -timeout 60m -v ./collector -cost.table=$(CURDIR)/docs/cost.md
 	go test -run '^$$' -bench . -benchmem ./influx ./collector
 
+load: ## a thousand scrapers at once, beside promhttp's default handler
+	go test -tags load -count=1 -run TestLoad -v ./cmd/memdump_exporter
+
+soak: ## a virtual month of faults, then SOAKTIME (1h) of real ones on a real InfluxDB
+	go test -count=1 -run TestMonth -timeout 60m -v ./collector -month.days 30
+	go test -tags soak -count=1 -run TestSoak -timeout 0 -v ./cmd/memdump_exporter -soak.duration $(SOAKTIME)
+
+fuzz: ## each fuzz target for FUZZTIME (10s)
+	@for package in influx collector cmd/memdump_exporter; do \
+		for target in $$(go test -list '^Fuzz' ./$$package | grep '^Fuzz'); do \
+			echo "$$target" && go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) ./$$package || exit 1; \
+		done; \
+	done
+
 check: fmt vet imports lint rules units workflows compose vuln ## everything that reads the code without running it
 
 fmt:
@@ -68,8 +85,7 @@ fmt:
 
 vet:
 	go vet ./...
-	go vet -tags bench ./collector
-	go vet -tags prometheus ./cmd/memdump_exporter
+	go vet -tags bench,faults,load,prometheus,soak ./...
 
 lint:
 	go run $(GOLANGCI_LINT) run

@@ -174,6 +174,9 @@ func addMean(m mean, row influx.Row) (mean, error) {
 	if err != nil || count == 0 { // of nothing, a sum is null or 0, as the server likes
 		return m, err
 	}
+	if count < 0 {
+		return m, fmt.Errorf("%w: the server says %d", errOutOfRange, count)
+	}
 	sum, err := row.Float64("sum")
 	if err != nil {
 		return m, err

@@ -63,9 +63,9 @@ func (r Row) number(column string) (json.Number, error) {
 	return number, nil
 }
 
-// Int64 returns a column as a whole number, exactly. A float that is whole and no
-// larger than 2^53 is taken, as a server may hold the field as a float; anything
-// else is ErrMalformed.
+// Int64 returns a column as a whole number, exactly. A float that is whole and below
+// 2^53, where others would be rounded to it, is taken, as a server may hold the field
+// as a float; anything else is ErrMalformed.
 func (r Row) Int64(column string) (int64, error) {
 	number, err := r.number(column)
 	if err != nil {
@@ -76,7 +76,7 @@ func (r Row) Int64(column string) (int64, error) {
 	}
 	const exact = 1 << 53
 	f, err := strconv.ParseFloat(number.String(), 64)
-	if err != nil || f != math.Trunc(f) || math.Abs(f) > exact {
+	if err != nil || f != math.Trunc(f) || math.Abs(f) >= exact {
 		return 0, malformed("column %q holds %.40q where a whole number of 64 bits was expected", column, number.String())
 	}
 	return int64(f), nil
@@ -108,7 +108,7 @@ func (r Row) Time() (int64, error) {
 		t, err = time.Parse("2006-01-02T15:04:05.999999999", text)
 	}
 	if err != nil || t.Before(time.Unix(0, math.MinInt64)) || t.After(time.Unix(0, math.MaxInt64)) {
-		return 0, malformed("the time is %.40q where nanoseconds or RFC 3339 were expected", text)
+		return 0, malformed("the time is a text where nanoseconds or RFC 3339 were expected")
 	}
 	return t.UnixNano(), nil
 }
@@ -255,6 +255,8 @@ func (d *answerDecoder) series() error {
 	row := &d.current
 	row.Measurement = ""
 	clear(row.Tags)
+	// A null would leave what stands there from the series before.
+	clear(row.columns[:cap(row.columns)])
 	row.columns = row.columns[:0]
 	return d.object(func(key string) (err error) {
 		switch key {

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"net/http"
+	"strconv"
 	"strings"
 )
 
@@ -37,11 +38,40 @@ type secrets []string
 func (s secrets) hide(text string) string {
 	for _, secret := range s {
 		if secret != "" {
+			quoted := strconv.Quote(secret)
+			text = strings.ReplaceAll(text, quoted[1:len(quoted)-1], "<secret>")
 			text = strings.ReplaceAll(text, secret, "<secret>")
 		}
 	}
 	return text
 }
+
+// cover hides the secrets in an error, and bounds it: libraries quote in theirs what
+// they could not read.
+func (s secrets) cover(err error) error {
+	if err == nil {
+		return nil
+	}
+	text := s.hide(err.Error())
+	if len(text) > maxCoveredText {
+		text = strings.ToValidUTF8(text[:maxCoveredText], "") + "…"
+	}
+	if text == err.Error() {
+		return err
+	}
+	return &coveredError{text, err}
+}
+
+// maxCoveredText bounds what is said of a failure, in bytes.
+const maxCoveredText = 1024
+
+type coveredError struct {
+	text  string
+	cause error
+}
+
+func (e *coveredError) Error() string { return e.text }
+func (e *coveredError) Unwrap() error { return e.cause }
 
 // authorize sets the header and returns the secrets that it sends.
 func (c *Client) authorize(req *http.Request) (secrets, error) {

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/go-kit/log"
 	promconfig "github.com/prometheus/common/config"
@@ -101,6 +102,13 @@ func (c *check) asking(name string) {
 }
 
 func (c *check) say(s step) {
+	// It names fields and tags as the database has them, to a terminal.
+	s.Says = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\n' {
+			return -1
+		}
+		return r
+	}, s.Says)
 	c.steps = append(c.steps, s)
 	if c.checkOutput != "text" {
 		return

@@ -114,6 +114,16 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// TestCheck_terminal: a name in the database can't tell the terminal what to do.
+func TestCheck_terminal(t *testing.T) {
+	var out bytes.Buffer
+	c := &check{options: options{checkOutput: "text"}, out: &out}
+	c.ok("dumps_measurement", "%s has the fields a\x1b[2J\u009b\rb", "m")
+	if got := out.String(); strings.ContainsAny(got, "\x1b\u009b\r") || !strings.Contains(got, "m has the fields a[2Jb\n") {
+		t.Errorf("%q", got)
+	}
+}
+
 func TestExitCode(t *testing.T) {
 	var stderr bytes.Buffer
 	for want, err := range []error{nil, errCheck, usageError{fmt.Errorf("a flag")}} {

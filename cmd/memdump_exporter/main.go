@@ -10,8 +10,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	stdlog "log"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/go-kit/log/level"
@@ -23,6 +25,13 @@ func main() {
 	defer stop()
 	// A second signal ends the process at once.
 	context.AfterFunc(ctx, stop)
+	// net/http repeats there what a server sends unasked, whatever that holds.
+	stdlog.SetOutput(io.Discard)
+	// Most of what a crowd of scrapers costs is garbage: it is collected when there is a
+	// quarter of what lives, not as much again, unless GOGC says otherwise.
+	if percent := debug.SetGCPercent(25); percent != 100 {
+		debug.SetGCPercent(percent)
+	}
 	os.Exit(exitCode(run(ctx, os.Args[1:], os.Stdout, os.Stderr), os.Stderr))
 }
 

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"io"
 	"net"
 	"net/http"
 	"regexp"
@@ -126,6 +128,41 @@ func TestRun_servesUntilItsContextEnds(t *testing.T) {
 	stop()
 	if err := <-ended; err != nil {
 		t.Error(err)
+	}
+}
+
+// TestExporter_unasked: what a server sends behind its answer is in no log.
+func TestExporter_unasked(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ended sync.WaitGroup
+	ended.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			ended.Go(func() {
+				defer conn.Close()
+				requests := bufio.NewReader(conn)
+				if _, err := http.ReadRequest(requests); err != nil {
+					return
+				}
+				_, _ = io.WriteString(conn, "HTTP/1.1 204 No Content\r\nX-Influxdb-Version: 1.8.10\r\n\r\n")
+				_, _ = io.WriteString(conn, "t0p-s3cr3t")
+				_, _ = requests.ReadByte() // until the exporter has seen it and closes
+			})
+		}
+	})
+	t.Cleanup(func() { listener.Close(); ended.Wait() })
+	e := startExporter(t, []string{"INFLUX_URL=http://" + listener.Addr().String(), "INFLUX_TOKEN=t0p-s3cr3t"})
+	for range 3 {
+		e.scrape(t)
+	}
+	if logs := e.Logs(); strings.Contains(logs, "t0p-") || !strings.Contains(logs, "query failed") {
+		t.Errorf("log:\n%s", logs)
 	}
 }
 

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestRoutes: each route is read alone, says what browsers must not do, and is shut
+// where a password is set; there is nothing of pprof or expvar.
+func TestRoutes(t *testing.T) {
+	config := filepath.Join(t.TempDir(), "web.yml")
+	write(t, config, "basic_auth_users:\n  prom: $2a$10$lfDGuEtVeK4PTBMoCiZQ8e0hhpkyv8gZqbA6LP.STp75B3TmDzNaW\n")
+	open := startExporter(t, []string{"INFLUX_URL=http://127.0.0.1:1"})
+	shut := startExporter(t, []string{"INFLUX_URL=http://127.0.0.1:1"}, "--web.config.file="+config)
+	status := func(e *exporter, method, path, password string) (int, http.Header) {
+		t.Helper()
+		req, err := http.NewRequest(method, e.URL+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if password != "" {
+			req.SetBasicAuth("prom", password)
+		}
+		resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp.StatusCode, resp.Header
+	}
+	for path, want := range map[string]int{
+		"/": 200, "/metrics": 200, "/records": 502, "/api/memory-dumps/records": 502, "/openapi.json": 200, "/-/healthy": 200, "/-/ready": 200,
+		"/debug/pprof/": 404, "/debug/vars": 404, "/-/reload": 404, "/-/quit": 404, "/no/such": 404,
+	} {
+		got, header := status(open, http.MethodGet, path, "")
+		if got != want || header.Get("X-Content-Type-Options") != "nosniff" || header.Get("X-Frame-Options") != "DENY" || header.Get("Cache-Control") != "no-store" ||
+			!strings.HasPrefix(header.Get("Content-Security-Policy"), "default-src 'none'; ") || header.Get("Server") != "" {
+			t.Errorf("%s: HTTP %d, want %d, with %v", path, got, want, header)
+		}
+		for _, method := range []string{"POST", "PUT", "DELETE", "PATCH", "TRACE", "OPTIONS", "X"} {
+			if got, _ := status(open, method, path, ""); got != 405 && want != 404 || got != 404 && want == 404 {
+				t.Errorf("%s %s: HTTP %d", method, path, got)
+			}
+		}
+		for _, password := range []string{"", "wrong"} {
+			if got, _ := status(shut, http.MethodGet, path, password); got != 401 {
+				t.Errorf("%s with the password %q: HTTP %d", path, password, got)
+			}
+		}
+		if got, _ := status(shut, http.MethodGet, path, "pw"); got != want {
+			t.Errorf("%s with the password: HTTP %d, want %d", path, got, want)
+		}
+	}
+}
+
+// TestSecurityModel: each test and make target that the security model names exists.
+func TestSecurityModel(t *testing.T) {
+	text, err := os.ReadFile("../../docs/security-model.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var code strings.Builder
+	for _, pattern := range []string{"../../*/*_test.go", "../../*/*/*_test.go", "../../Makefile"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			source, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			code.Write(source)
+		}
+	}
+	names := regexp.MustCompile("`(?:(make) )?([A-Za-z0-9_]+)`").FindAllStringSubmatch(string(text), -1)
+	checked := 0
+	for _, name := range names {
+		declared := "\nfunc " + name[2] + "("
+		switch {
+		case name[1] != "":
+			declared = "\n" + name[2] + ":"
+		case !strings.HasPrefix(name[2], "Test") && !strings.HasPrefix(name[2], "Fuzz"):
+			continue
+		}
+		checked++
+		if !strings.Contains(code.String(), declared) {
+			t.Errorf("there is no %s", name[0])
+		}
+	}
+	if checked < 50 {
+		t.Errorf("only %d names found", checked)
+	}
+}
