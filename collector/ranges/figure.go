@@ -163,7 +163,7 @@ func (f *Figure[P]) Over(ctx context.Context, span Range, ask Ask[P]) (P, State,
 // whole asks about the span at once, and in Auto mode judges whether to go on so.
 func (f *Figure[P]) whole(ctx context.Context, span Range, ask Ask[P]) (P, State, error) {
 	begin := f.config.Now()
-	share := share(ctx, begin)
+	share := share(ctx)
 	found, err := ask(ctx, span)
 	slow := f.config.Now().Sub(begin) >= share
 	f.tooWide.CompareAndSwap(false, errors.Is(err, ErrTooWide))
@@ -177,13 +177,14 @@ func (f *Figure[P]) whole(ctx context.Context, span Range, ask Ask[P]) (P, State
 	return found, state, err
 }
 
-// share is the time that one question may take of the time until the deadline.
-func share(ctx context.Context, now time.Time) time.Duration {
+// share is the time that one question may take of the time until the deadline. That is
+// of the real clock, whatever Config.Now says.
+func share(ctx context.Context) time.Duration {
 	deadline, ok := ctx.Deadline()
 	if !ok {
 		return time.Hour
 	}
-	return max(deadline.Sub(now)/fairShare, leastShare)
+	return max(time.Until(deadline)/fairShare, leastShare)
 }
 
 // cheapAsWhole reports whether one question about all would take far less than its
@@ -196,7 +197,7 @@ func (f *Figure[P]) cheapAsWhole(ctx context.Context) bool {
 	for i := range f.tiles {
 		total += f.tiles[i].took
 	}
-	return total < share(ctx, f.config.Now())/fairShare
+	return total < share(ctx)/fairShare
 }
 
 func (f *Figure[P]) state() State {
@@ -271,7 +272,7 @@ func (f *Figure[P]) askWave(ctx context.Context, span Range, wave []int, ask Ask
 		questions.Go(func() {
 			r := &results[i]
 			r.asked = f.config.Now()
-			ctx, cancel := context.WithTimeout(ctx, share(ctx, r.asked))
+			ctx, cancel := context.WithTimeout(ctx, share(ctx))
 			defer cancel()
 			r.partial, r.err = ask(ctx, about)
 			r.took = f.config.Now().Sub(r.asked)
