@@ -29,6 +29,7 @@ demo: build ## the exporter on a real InfluxDB with believable data; with INFLUX
 test: ## all tests: unit, recordings, goldens, a real InfluxDB (built once, a minute)
 	@$(if $(RACE),,echo 'race detector: not run, it needs a C compiler ($(shell go env CC))')
 	go test $(RACE) -shuffle=on -timeout 15m ./...
+	cd deploy/test && go test -shuffle=on ./...
 
 bench: ## what a scrape costs, on a real InfluxDB with a million dumps (some ten minutes), into docs/cost.md
 	go test -tags bench -run TestCost -timeout 60m -v ./collector -cost.table=$(CURDIR)/docs/cost.md
@@ -37,16 +38,18 @@ bench: ## what a scrape costs, on a real InfluxDB with a million dumps (some ten
 check: fmt vet imports lint rules vuln ## everything that reads the code without running it
 
 fmt:
-	@unformatted="$$(gofmt -l cmd collector dashboards influx)"; \
+	@unformatted="$$(gofmt -l cmd collector dashboards deploy influx)"; \
 	[ -z "$$unformatted" ] || { echo "not formatted (gofmt -w mends it): $$unformatted"; exit 1; }
 	@go mod tidy -diff || { echo 'go.mod or go.sum is not tidy: go mod tidy mends it'; exit 1; }
 
 vet:
 	go vet ./...
 	go vet -tags bench ./collector
+	cd deploy/test && go vet ./...
 
 lint:
 	go run $(GOLANGCI_LINT) run
+	cd deploy/test && go run $(GOLANGCI_LINT) run
 
 # cmd → collector → influx → standard library; only tests and the demo know influxtest.
 imports:
