@@ -12,12 +12,12 @@ LDFLAGS  := -X $(STAMP).Version=$(VERSION) -X $(STAMP).Revision=$(REVISION)
 # The race detector needs a C compiler.
 RACE := $(shell command -v "$$(go env CC)" >/dev/null 2>&1 && echo -race)
 
-.PHONY: all help build demo test bench check fmt vet lint imports rules vuln clean
+.PHONY: all help build demo test test-kubernetes bench check fmt vet lint imports rules vuln clean
 
 all: check test build ## everything that CI does
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 build: ## bin/memdump_exporter
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/memdump_exporter ./cmd/memdump_exporter
@@ -30,6 +30,10 @@ test: ## all tests: unit, recordings, goldens, a real InfluxDB (built once, a mi
 	@$(if $(RACE),,echo 'race detector: not run, it needs a C compiler ($(shell go env CC))')
 	go test $(RACE) -shuffle=on -timeout 15m ./...
 	cd deploy/test && go test -shuffle=on ./...
+
+test-kubernetes: ## deploy/ on a real API server with the real prometheus-operator (minutes to build, once)
+	@cd deploy/test && go mod tidy -diff || { echo 'deploy/test/go.mod or go.sum is not tidy: go mod tidy mends it'; exit 1; }
+	cd deploy/test && go vet -tags kubernetes ./... && go test -tags kubernetes -run TestKubernetes -count=1 -timeout 30m -v .
 
 bench: ## what a scrape costs, on a real InfluxDB with a million dumps (some ten minutes), into docs/cost.md
 	go test -tags bench -run TestCost -timeout 60m -v ./collector -cost.table=$(CURDIR)/docs/cost.md
