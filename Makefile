@@ -26,12 +26,12 @@ RACE := $(shell command -v "$$(go env CC)" >/dev/null 2>&1 && echo -race)
 export PATH := $(PATH):$(CURDIR)/.cache/bin
 need = command -v $(1) >/dev/null || GOBIN=$(CURDIR)/.cache/bin go install -tags remove_all_sd $(PROMETHEUS)/$(1)@$(PROMETHEUS_AT)
 
-.PHONY: all help build image demo test test-image test-prometheus bench load soak fuzz check fmt vet lint imports rules units workflows compose vuln clean
+.PHONY: all help build image demo test test-image test-kubernetes test-prometheus bench load soak fuzz check fmt vet lint imports rules units workflows compose vuln clean
 
 all: check test test-prometheus build ## everything that CI does
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 17
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 build: ## bin/memdump_exporter
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/memdump_exporter ./cmd/memdump_exporter
@@ -49,6 +49,11 @@ demo: build ## the exporter on a real InfluxDB with believable data; with INFLUX
 test: ## all tests: unit, recordings, goldens, a real InfluxDB (built once, a minute)
 	@$(if $(RACE),,echo 'race detector: not run, it needs a C compiler ($(shell go env CC))')
 	go test $(RACE) -shuffle=on -timeout 15m ./...
+	cd deploy/test && go test -shuffle=on ./...
+
+test-kubernetes: ## deploy/ on a real API server with the real prometheus-operator (minutes to build, once)
+	@cd deploy/test && go mod tidy -diff || { echo 'deploy/test/go.mod or go.sum is not tidy: go mod tidy mends it'; exit 1; }
+	cd deploy/test && go vet -tags kubernetes ./... && go test -tags kubernetes -run TestKubernetes -count=1 -timeout 30m -v .
 
 test-prometheus: ## a real Prometheus on the exporter, with the rules loaded and the dashboard's queries asked
 	@$(call need,prometheus)
@@ -79,16 +84,18 @@ fuzz: ## each fuzz target for FUZZTIME (10s)
 check: fmt vet imports lint rules units workflows compose vuln ## everything that reads the code without running it
 
 fmt:
-	@unformatted="$$(gofmt -l cmd collector dashboards influx)"; \
+	@unformatted="$$(gofmt -l cmd collector dashboards deploy influx)"; \
 	[ -z "$$unformatted" ] || { echo "not formatted (gofmt -w mends it): $$unformatted"; exit 1; }
 	@go mod tidy -diff || { echo 'go.mod or go.sum is not tidy: go mod tidy mends it'; exit 1; }
 
 vet:
 	go vet ./...
 	go vet -tags bench,faults,load,prometheus,soak ./...
+	cd deploy/test && go vet ./...
 
 lint:
 	go run $(GOLANGCI_LINT) run
+	cd deploy/test && go run $(GOLANGCI_LINT) run
 
 # cmd → collector → influx → standard library; only tests and the demo know influxtest.
 imports:

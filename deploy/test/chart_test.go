@@ -1,0 +1,215 @@
+package test
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"log"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"helm.sh/helm/v3/pkg/chart"
+	"helm.sh/helm/v3/pkg/chart/loader"
+	"helm.sh/helm/v3/pkg/chartutil"
+	"helm.sh/helm/v3/pkg/engine"
+)
+
+const chartFolder = "../helm/memdump-exporter"
+
+var operatorKinds = chartutil.VersionSet{
+	"monitoring.coreos.com/v1/PodMonitor", "monitoring.coreos.com/v1/PrometheusRule", "monitoring.coreos.com/v1/ServiceMonitor",
+}
+
+func load(t *testing.T) *chart.Chart {
+	t.Helper()
+	log.SetOutput(io.Discard) // helm tells of each symbolic link
+	c, err := loader.Load(chartFolder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// render gives the manifests and the notes, for an API server that also knows kinds. The schema judges the values first.
+func render(c *chart.Chart, release, values string, kinds chartutil.VersionSet) (text, notes string, err error) {
+	given, err := chartutil.ReadValues([]byte(values))
+	if err != nil {
+		return "", "", err
+	}
+	capabilities := chartutil.DefaultCapabilities.Copy()
+	capabilities.APIVersions = append(slices.Clone(capabilities.APIVersions), kinds...)
+	all, err := chartutil.ToRenderValues(c, given, chartutil.ReleaseOptions{Name: release, Namespace: "monitoring"}, capabilities)
+	if err != nil {
+		return "", "", err
+	}
+	files, err := engine.Render(c, all)
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if strings.HasSuffix(name, "NOTES.txt") {
+			notes = files[name]
+		} else {
+			text += "---\n" + files[name] + "\n"
+		}
+	}
+	return text, notes, err
+}
+
+const usual = "ConfigMap Deployment NetworkPolicy PrometheusRule Service ServiceAccount ServiceMonitor"
+const withSecret = "ConfigMap Deployment NetworkPolicy PrometheusRule Secret Service ServiceAccount ServiceMonitor"
+
+// charts are installations of the chart, for the API server too.
+var charts = []struct {
+	release, kinds, holds, values string
+}{
+	{"memdump", usual, "image: \"memdump_exporter:", "{}"},
+	{"x", withSecret, "token: \"a \\\"b: c\"\n", "{influx: {url: 'https://influx.example:8086', db: dumps, token: 'a \"b: c'}}"},
+	{"prod", usual, "key: api-token\n", "{influx: {existingSecret: influx-reader, existingSecretKey: api-token, token: unused}}"},
+	{"a-release-with-a-name-as-long-as-helm-allows-at-most", usual, `image: "registry.example/exporter:v1"`, "{image: {repository: registry.example/exporter, tag: v1}}"},
+	{"pods", strings.Replace(strings.Replace(usual, " ServiceMonitor", "", 1), "PrometheusRule", "PodMonitor PrometheusRule", 1), "interval: 1m\n",
+		"{serviceMonitor: {enabled: false}, podMonitor: {enabled: true, labels: {release: prom}, interval: 1m, scrapeTimeout: 50s}}"},
+	{"bare", "Deployment Service ServiceAccount", "",
+		"{serviceMonitor: {enabled: false}, prometheusRule: {enabled: false}, dashboard: {enabled: false}, networkPolicy: {enabled: false}}"},
+	{"selected", usual, "release: prom\n",
+		"{serviceMonitor: {labels: {release: prom}, endpoint: {metricRelabelings: [{action: labeldrop, regex: branch}]}}, prometheusRule: {labels: {release: prom}}}"},
+	{"tls", withSecret, "scheme: HTTPS\n", `
+web: {tlsSecret: memdump-tls, config: {tls_server_config: {cert_file: /etc/memdump_exporter/tls/tls.crt, key_file: /etc/memdump_exporter/tls/tls.key}}}
+serviceMonitor: {endpoint: {tlsConfig: {insecureSkipVerify: true}}}`},
+	{"password", withSecret, "tcpSocket:\n", `
+web: {config: {basic_auth_users: {prometheus: $2y$10$x}}}
+serviceMonitor: {endpoint: {basicAuth: {username: {name: s, key: u}, password: {name: s, key: p}}}}`},
+	{"no-limits", usual, "", "{resources: {limits: null}, networkPolicy: {influxPorts: []}}"},
+	{"extras", usual, "- port: 443\n", `
+imagePullSecrets: [{name: registry}]
+extraArgs: [--log.level=debug, --telemetry.measurement=vm_metrics]
+extraEnv: [{name: INFLUX_TLS_CA_FILE, value: /etc/ca/ca.crt}, {name: INFLUX_PASSWORD, valueFrom: {secretKeyRef: {name: s, key: password}}}]
+extraVolumes: [{name: ca, secret: {secretName: influx-ca, defaultMode: 0440}}]
+extraVolumeMounts: [{name: ca, mountPath: /etc/ca}]
+service: {port: 80}
+networkPolicy: {from: [{namespaceSelector: {matchLabels: {name: monitoring}}}], influxPorts: [443]}
+resources: {limits: {cpu: 100m}}
+podLabels: {team: dumps}
+podAnnotations: {note: "1"}
+nodeSelector: {kubernetes.io/os: linux}
+affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: a, operator: Exists}]}]}}}
+tolerations: [{key: dedicated, operator: Exists, effect: NoSchedule}]`},
+}
+
+func TestChart(t *testing.T) {
+	for _, c := range charts {
+		t.Run(c.release, func(t *testing.T) {
+			text, notes, err := render(load(t), c.release, c.values, operatorKinds)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m := decode(t, text)
+			if m.kinds != c.kinds || !strings.Contains(text, c.holds) {
+				t.Errorf("got %s, want %s, with %s in:\n%s", m.kinds, c.kinds, c.holds, text)
+			}
+			m.check(t)
+			if !strings.HasPrefix(m.Service.Name, "memdump") || len(m.Service.Name) > 63 {
+				t.Errorf("the Service's name is %s", m.Service.Name)
+			}
+			for _, name := range []string{" deployment/" + m.Deployment.Name + "\n", fmt.Sprintf(" service/%s %d\n", m.Service.Name, m.Service.Spec.Ports[0].Port)} {
+				if !strings.Contains(notes, name) {
+					t.Errorf("no%s in the notes:\n%s", name, notes)
+				}
+			}
+		})
+	}
+}
+
+// TestChart_without_the_operator: what the API server does not know, is left out.
+func TestChart_without_the_operator(t *testing.T) {
+	for _, values := range []string{"{}", "{serviceMonitor: {enabled: false}, podMonitor: {enabled: true}}"} {
+		text, notes, err := render(load(t), "memdump", values, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := decode(t, text).kinds; got != "ConfigMap Deployment NetworkPolicy Service ServiceAccount" || !strings.Contains(notes, "memdump.monitoring.svc:10147") {
+			t.Errorf("%s: got %s, and the notes:\n%s", values, got, notes)
+		}
+	}
+}
+
+func TestChart_runbooks(t *testing.T) {
+	text, _, err := render(load(t), "memdump", "{prometheusRule: {runbookBaseURL: 'https://wiki.example/memdump/'}}", operatorKinds)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, rule := range decode(t, text).PrometheusRule.Spec.Groups[0].Rules {
+		if url := rule.Annotations["runbook_url"]; !strings.HasPrefix(url, "https://wiki.example/memdump/docs/runbooks.md#memdump") {
+			t.Errorf("%s: %s", rule.Alert, url)
+		}
+	}
+}
+
+// each calls do with each value and the table that it stands in, two levels deep.
+func each(c *chart.Chart, do func(path string, within map[string]any, key string)) {
+	for key, value := range maps.Clone(c.Values) {
+		do(key, c.Values, key)
+		inner, _ := value.(map[string]any)
+		for k := range maps.Clone(inner) {
+			do(key+"."+k, inner, k)
+		}
+	}
+}
+
+func TestChart_refuses(t *testing.T) {
+	refused := []string{
+		"service.port: http", "serviceMonitor.interval: 30", "influx.url: influxdb:8181", "extraArgs: [log.level=debug]",
+		"image.pullPolicy: Sometimes", "web.config: {tls_config: {}}", "podMonitor.enabled: true",
+	}
+	each(load(t), func(path string, _ map[string]any, _ string) { refused = append(refused, path+"x: misspelt") })
+	for _, value := range refused {
+		if outer, inner, nested := strings.Cut(value, "."); nested && !strings.Contains(outer, ":") {
+			value = outer + ": {" + inner + "}"
+		}
+		if text, _, err := render(load(t), "memdump", value, operatorKinds); err == nil {
+			t.Errorf("%s is accepted:\n%s", value, text)
+		}
+	}
+}
+
+// TestChart_reuse_values: helm upgrade --reuse-values puts the values of the chart that was installed in the place of
+// the new one's, which may have more.
+func TestChart_reuse_values(t *testing.T) {
+	want, _, err := render(load(t), "memdump", "{}", operatorKinds)
+	if err != nil {
+		t.Fatal(err)
+	}
+	each(load(t), func(path string, _ map[string]any, _ string) {
+		old := load(t)
+		each(old, func(p string, within map[string]any, key string) {
+			if p == path && !strings.HasPrefix(p, "resources.") { // they are the user's to take away
+				delete(within, key)
+			}
+		})
+		if got, _, err := render(old, "memdump", "{}", operatorKinds); err != nil || got != want {
+			t.Errorf("without %s: %v\n%s", path, err, got)
+		}
+	})
+}
+
+// TestChart_README: the table has each value with its default.
+func TestChart_README(t *testing.T) {
+	var want []string
+	each(load(t), func(path string, within map[string]any, key string) {
+		outer, _, nested := strings.Cut(path, ".")
+		if inner, _ := within[key].(map[string]any); len(inner) > 0 && !nested && outer != "resources" || nested && outer == "resources" {
+			return // a table whose own values are listed, or the value of one that is not
+		}
+		text, err := json.Marshal(within[key])
+		if err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, fmt.Sprintf("| `%s` | `%s` |", path, text))
+	})
+	got := regexp.MustCompile("(?m)^\\| `[^|]*` \\| `[^|]*` \\|").FindAllString(read(t, chartFolder+"/README.md"), -1)
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("README.md has\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
