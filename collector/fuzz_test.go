@@ -317,7 +317,7 @@ var (
 // whatever is answered to that, /records is JSON or a failure.
 func FuzzRecords(f *testing.F) {
 	row := `{"results":[{"series":[{"columns":["time","dom","vmid","duration_sec"],"values":[[5,"a","1",1.50],[5,"b",null,1e3]]}]}]}`
-	for _, raw := range []string{"", "limit=1&offset=2", "vmid=it%27s&dom=a%5Cb&from=1&to=2", "from=2025-11-11T10:30:00Z", "limit=1;DROP", "limit=%00", "vmid=%0a", "a=b", "limit=1&limit=1", "offset=99999999999999999999", "dom=%22", "%zz", "to=9999999999.999999999"} {
+	for _, raw := range []string{"", "limit=1&offset=2", "limit=0", "limit=10001", "offset=1001", "vmid=it%27s&dom=a%5Cb&from=1&to=2", "from=2025-11-11T10:30:00Z", "limit=1;DROP", "limit=%00", "vmid=%0a", "a=b", "limit=1&limit=1", "offset=99999999999999999999", "dom=%22", "%zz", "to=9999999999.999999999"} {
 		f.Add(raw, []byte(row))
 	}
 	for _, value := range hostile {
