@@ -260,7 +260,8 @@ func FuzzScrape(f *testing.F) {
 		text := w.Body.String()
 		parser := expfmt.NewTextParser(model.UTF8Validation)
 		families, err := parser.TextToMetricFamilies(strings.NewReader(text))
-		problems, lintErr := promlint.New(strings.NewReader(text)).Lint()
+		// But for the many series that are always the same.
+		problems, lintErr := promlint.New(strings.NewReader(remove(text, "memdump_query_errors_total"))).Lint()
 		if err != nil || lintErr != nil || len(problems) > 0 || w.Code != http.StatusOK || strings.Contains(text, canary) {
 			t.Fatalf("HTTP %d, %v, %v, %v\n%s", w.Code, err, lintErr, problems, text)
 		}
