@@ -120,9 +120,17 @@ type bounded struct {
 	r    io.Reader
 	left int64
 	text utf8Check
+	err  error // json.Decoder.More drops an error, and asks again
 }
 
-func (b *bounded) Read(p []byte) (int, error) {
+func (b *bounded) Read(p []byte) (n int, err error) {
+	if b.err == nil {
+		n, b.err = b.read(p)
+	}
+	return n, b.err
+}
+
+func (b *bounded) read(p []byte) (int, error) {
 	if b.left <= 0 {
 		if n, err := b.r.Read(p[:1]); n == 0 {
 			return 0, err
