@@ -196,14 +196,14 @@ func (c *Client) get(ctx context.Context, path string, query url.Values, read fu
 	resp, err := c.http.Do(req)
 	if err != nil {
 		c.forget()
-		return ended(ctx, transportError(err))
+		return ended(ctx, hidden.clean(transportError(err)))
 	}
 	defer resp.Body.Close()
 	c.notice(resp)
 	if encoding := resp.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
-		return &Error{Kind: ErrMalformed, Status: resp.StatusCode, Err: fmt.Errorf("the answer is compressed (%.20q) unasked", encoding)}
+		return hidden.clean(&Error{Kind: ErrMalformed, Status: resp.StatusCode, Err: fmt.Errorf("the answer is compressed (%.20q) unasked", encoding)})
 	}
-	err = ended(ctx, read(resp, hidden))
+	err = ended(ctx, hidden.clean(read(resp, hidden)))
 	// Where nothing presents itself as InfluxDB, a missing path is no news.
 	if known := c.server.Load(); changed(err) && (known == nil || known.Major != 0 || !errors.Is(err, ErrNotFound)) {
 		c.forget()

@@ -339,10 +339,26 @@ func TestErrors_keepSecrets(t *testing.T) {
 		conn, _, _ := http.NewResponseController(w).Hijack()
 		conn.Close()
 	}
+	// What net/http quotes, and what is quoted of a value.
+	says := func(format string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			conn, _, _ := http.NewResponseController(w).Hijack()
+			_, _ = fmt.Fprintf(conn, format, r.Header.Get("Authorization")[len("Bearer "):])
+			conn.Close()
+		}
+	}
 	gone := httptest.NewServer(http.HandlerFunc(echo))
 	gone.Close()
-	for name, url := range map[string]string{"echo": influxtest.Handle(t, echo), "inside": influxtest.Handle(t, inside), "broken": influxtest.Handle(t, broken), "gone": gone.URL} {
-		_, err := ask(context.Background(), newClient(t, url, "db", token), 0)
+	for name, url := range map[string]string{"echo": influxtest.Handle(t, echo), "inside": influxtest.Handle(t, inside), "broken": influxtest.Handle(t, broken), "gone": gone.URL,
+		"status":   influxtest.Handle(t, says("HTTP/1.1 %s\r\n\r\n")),
+		"header":   influxtest.Handle(t, says("HTTP/1.1 200 OK\r\n%s\r\n\r\n")),
+		"encoding": influxtest.Handle(t, says("HTTP/1.1 200 OK\r\nContent-Encoding: %s\r\n\r\n")),
+		"time":     influxtest.Handle(t, says("HTTP/1.1 200 OK\r\n\r\n"+strings.Replace(whole, "[[0,", `[["%s",`, 1))),
+	} {
+		err := newClient(t, url, "db", token).Query(context.Background(), influx.Question{Statement: "SELECT 1"}, func(row influx.Row) error {
+			_, err := row.Time()
+			return err
+		})
 		if err == nil {
 			t.Fatalf("%s: no error", name)
 		}

@@ -43,6 +43,17 @@ func (s secrets) hide(text string) string {
 	return text
 }
 
+// clean leaves out of an error what a server put into it of the secrets that it was
+// sent: with what net/http quotes of a broken header, or in a value that is none.
+func (s secrets) clean(err error) error {
+	if err == nil || s.hide(err.Error()) == err.Error() {
+		return err
+	}
+	kind := ErrMalformed
+	errors.As(err, &kind)
+	return &Error{Kind: kind, Err: errors.New("the answer repeats the credentials where they make no sense")}
+}
+
 // authorize sets the header and returns the secrets that it sends.
 func (c *Client) authorize(req *http.Request) (secrets, error) {
 	var secret string

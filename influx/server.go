@@ -64,7 +64,7 @@ func (c *Client) Identify(ctx context.Context) (Server, error) {
 		if err != nil {
 			return readError(resp.StatusCode, err)
 		}
-		server = identity(resp.Header, body)
+		server = identity(resp.Header, body, hidden)
 		return nil
 	})
 	if err != nil {
@@ -76,7 +76,7 @@ func (c *Client) Identify(ctx context.Context) (Server, error) {
 
 // identity reads an answer of /ping: 1.x and 2.x name their version in a header of
 // every answer, 3.1 and later in one of /ping, and 3.x in its body.
-func identity(header http.Header, body []byte) Server {
+func identity(header http.Header, body []byte, hidden secrets) Server {
 	version := header.Get(versionHeader)
 	if version == "" {
 		var said struct {
@@ -87,7 +87,7 @@ func identity(header http.Header, body []byte) Server {
 		}
 		version = said.Version
 	}
-	version = strings.TrimPrefix(version, "v")
+	version = hidden.hide(strings.TrimPrefix(version, "v"))
 	if len(version) > maxVersionBytes {
 		version = version[:maxVersionBytes]
 	}
