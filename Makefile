@@ -12,7 +12,7 @@ LDFLAGS  := -X $(STAMP).Version=$(VERSION) -X $(STAMP).Revision=$(REVISION)
 # The race detector needs a C compiler.
 RACE := $(shell command -v "$$(go env CC)" >/dev/null 2>&1 && echo -race)
 
-.PHONY: all help build demo test bench check fmt vet lint imports rules vuln clean
+.PHONY: all help build demo test bench faults sabotage check fmt vet lint imports rules vuln clean
 
 all: check test build ## everything that CI does
 
@@ -34,6 +34,12 @@ bench: ## what a scrape costs, on a real InfluxDB with a million dumps (some ten
 	go test -tags bench -run TestCost -timeout 60m -v ./collector -cost.table=$(CURDIR)/docs/cost.md
 	go test -run '^$$' -bench . -benchmem ./influx ./collector
 
+faults: ## what can go wrong around the exporter, 94 rows, on a real InfluxDB (some five minutes)
+	cd cmd/memdump_exporter && go test -tags faults -run '^TestFaults$$' -timeout 20m
+
+sabotage: ## the same rows with their guards switched off, one by one: each must fail
+	cd cmd/memdump_exporter && go test -tags faults -run '^TestSabotage$$' -timeout 60m
+
 check: fmt vet imports lint rules vuln ## everything that reads the code without running it
 
 fmt:
@@ -44,6 +50,7 @@ fmt:
 vet:
 	go vet ./...
 	go vet -tags bench ./collector
+	go vet -tags faults ./cmd/memdump_exporter
 
 lint:
 	go run $(GOLANGCI_LINT) run

@@ -70,6 +70,12 @@ func startExporter(t *testing.T, env []string, args ...string) *exporter {
 	t.Helper()
 	cmd := exec.Command(binary, append([]string{"--web.listen-address=127.0.0.1:0", "--log.level=debug"}, args...)...)
 	cmd.Env = append([]string{}, env...)
+	return startCommand(t, cmd)
+}
+
+// startCommand runs a command that becomes the exporter, until the test ends.
+func startCommand(t *testing.T, cmd *exec.Cmd) *exporter {
+	t.Helper()
 	stderr, logs := io.Pipe()
 	cmd.Stderr = logs
 	proc, err := influxtest.StartProcess(cmd)
