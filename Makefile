@@ -26,7 +26,7 @@ RACE := $(shell command -v "$$(go env CC)" >/dev/null 2>&1 && echo -race)
 export PATH := $(PATH):$(CURDIR)/.cache/bin
 need = command -v $(1) >/dev/null || GOBIN=$(CURDIR)/.cache/bin go install -tags remove_all_sd $(PROMETHEUS)/$(1)@$(PROMETHEUS_AT)
 
-.PHONY: all help build image demo test test-image test-kubernetes test-prometheus bench load soak fuzz check fmt vet lint imports rules units workflows compose vuln clean
+.PHONY: all help build image demo test test-image test-kubernetes test-prometheus bench load soak faults sabotage fuzz check fmt vet lint imports rules units workflows compose vuln clean
 
 all: check test test-prometheus build ## everything that CI does
 
@@ -80,6 +80,12 @@ fuzz: ## each fuzz target for FUZZTIME (10s)
 			echo "$$target" && go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) ./$$package || exit 1; \
 		done; \
 	done
+
+faults: ## what can go wrong around the exporter, 94 rows, on a real InfluxDB (some five minutes)
+	cd cmd/memdump_exporter && go test -tags faults -run '^TestFaults$$' -timeout 20m
+
+sabotage: ## the same rows with their guards switched off, one by one: each must fail
+	cd cmd/memdump_exporter && go test -tags faults -run '^TestSabotage$$' -timeout 60m
 
 check: fmt vet imports lint rules units workflows compose vuln ## everything that reads the code without running it
 

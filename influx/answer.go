@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -76,7 +77,9 @@ func (r Row) Int64(column string) (int64, error) {
 	}
 	const exact = 1 << 53
 	f, err := strconv.ParseFloat(number.String(), 64)
-	if err != nil || f != math.Trunc(f) || math.Abs(f) >= exact {
+	// What is too small for a float64 is parsed as 0.
+	tiny := f == 0 && strings.ContainsAny(number.String(), "123456789")
+	if err != nil || tiny || f != math.Trunc(f) || math.Abs(f) >= exact {
 		return 0, malformed("column %q holds %.40q where a whole number of 64 bits was expected", column, number.String())
 	}
 	return int64(f), nil
@@ -113,14 +116,17 @@ func (r Row) Time() (int64, error) {
 	return t.UnixNano(), nil
 }
 
-// bounded reads at most left bytes and fails with ErrTooLarge beyond, so that a
-// cut answer can't pass for a whole one. It refuses what is not UTF-8, of which
-// encoding/json would make one name of many.
+// maxHeldBytes bounds what is read before a row is complete, as that is held.
+const maxHeldBytes = 1 << 20
+
+// bounded reads at most left bytes, and at most hold of them before the next row, and
+// fails with ErrTooLarge beyond, so that a cut answer can't pass for a whole one. It
+// refuses what is not UTF-8, of which encoding/json would make one name of many.
 type bounded struct {
-	r    io.Reader
-	left int64
-	text utf8Check
-	err  error // json.Decoder.More drops an error, and asks again
+	r          io.Reader
+	left, hold int64
+	text       utf8Check
+	err        error // json.Decoder.More drops an error, and asks again
 }
 
 func (b *bounded) Read(p []byte) (n int, err error) {
@@ -131,14 +137,16 @@ func (b *bounded) Read(p []byte) (n int, err error) {
 }
 
 func (b *bounded) read(p []byte) (int, error) {
-	if b.left <= 0 {
+	most := min(b.left, b.hold)
+	if most <= 0 {
 		if n, err := b.r.Read(p[:1]); n == 0 {
 			return 0, err
 		}
 		return 0, &Error{Kind: ErrTooLarge, Err: errors.New("the answer exceeds the bound for this question")}
 	}
-	n, err := b.r.Read(p[:min(int64(len(p)), b.left)])
+	n, err := b.r.Read(p[:min(int64(len(p)), most)])
 	b.left -= int64(n)
+	b.hold -= int64(n)
 	if !b.text.valid(p[:n]) {
 		return 0, malformed("the answer is not UTF-8")
 	}
@@ -174,8 +182,9 @@ func (c *utf8Check) valid(piece []byte) bool {
 // 2.x and 3.x share, and calls row for each row as it is read. Rows already
 // passed on count for nothing when an error is returned.
 // https://docs.influxdata.com/influxdb/v1/tools/api/#query-http-endpoint
-func decodeAnswer(r io.Reader, status int, hidden secrets, row func(Row) error) error {
-	d := &answerDecoder{json: json.NewDecoder(r), status: status, hidden: hidden, row: row}
+func decodeAnswer(r *bounded, status int, hidden secrets, row func(Row) error) error {
+	r.hold = maxHeldBytes
+	d := &answerDecoder{bound: r, json: json.NewDecoder(r), status: status, hidden: hidden, row: row}
 	d.json.UseNumber()
 	if err := d.document(); err != nil {
 		if callback := (*callbackError)(nil); errors.As(err, &callback) {
@@ -190,6 +199,7 @@ func decodeAnswer(r io.Reader, status int, hidden secrets, row func(Row) error) 
 type callbackError struct{ error }
 
 type answerDecoder struct {
+	bound  *bounded
 	json   *json.Decoder
 	status int
 	hidden secrets
@@ -305,6 +315,7 @@ func (d *answerDecoder) values(row *Row) error {
 	if err := d.row(*row); err != nil {
 		return &callbackError{err}
 	}
+	d.bound.hold = maxHeldBytes
 	return nil
 }
 

@@ -136,6 +136,43 @@ func TestQuery_bound(t *testing.T) {
 	}
 }
 
+// TestQuery_boundOfRow: an answer may be long, but what has to be held of it may not.
+func TestQuery_boundOfRow(t *testing.T) {
+	row := `[0,"` + strings.Repeat("a", 100_000) + `"]`
+	for values, want := range map[string]int{strings.Repeat(row+",", 29) + row: 30, `[0,"` + strings.Repeat("a", 2<<20) + `"]`: -1} {
+		url := influxtest.Handle(t, func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, strings.Replace(whole, "[0,25]", values, 1))
+		})
+		rows, err := ask(context.Background(), newClient(t, url, "db", token), 16<<20)
+		if want >= 0 && (err != nil || rows != want) || want < 0 && !errors.Is(err, influx.ErrTooLarge) {
+			t.Errorf("%d rows of %d bytes: %d rows, %v", want, len(values), rows, err)
+		}
+	}
+}
+
+// TestRow_Int64: only what is a whole number is one.
+func TestRow_Int64(t *testing.T) {
+	for value, want := range map[string]string{
+		"7": "7", "-0": "0", "0.0": "0", "7.0": "7", "1e3": "1000", "9223372036854775807": "9223372036854775807",
+		"7.5": "", "1e-400": "", "9223372036854775808": "", "1e999": "", `"7"`: "", "null": "", "true": "",
+	} {
+		url := influxtest.Handle(t, func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, strings.Replace(whole, "25", value, 1))
+		})
+		got := ""
+		_ = newClient(t, url, "db", token).Query(context.Background(), influx.Question{Statement: "SELECT 1"}, func(row influx.Row) error {
+			n, err := row.Int64("value")
+			if err == nil {
+				got = fmt.Sprint(n)
+			}
+			return err
+		})
+		if got != want {
+			t.Errorf("%s is %q, want %q", value, got, want)
+		}
+	}
+}
+
 func TestQuery_endless(t *testing.T) {
 	for name, chunk := range map[string]string{"spaces": " ", "string": "a"} {
 		t.Run(name, func(t *testing.T) {
@@ -302,10 +339,26 @@ func TestErrors_keepSecrets(t *testing.T) {
 		conn, _, _ := http.NewResponseController(w).Hijack()
 		conn.Close()
 	}
+	// What net/http quotes, and what is quoted of a value.
+	says := func(format string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			conn, _, _ := http.NewResponseController(w).Hijack()
+			_, _ = fmt.Fprintf(conn, format, r.Header.Get("Authorization")[len("Bearer "):])
+			conn.Close()
+		}
+	}
 	gone := httptest.NewServer(http.HandlerFunc(echo))
 	gone.Close()
-	for name, url := range map[string]string{"echo": influxtest.Handle(t, echo), "inside": influxtest.Handle(t, inside), "broken": influxtest.Handle(t, broken), "gone": gone.URL} {
-		_, err := ask(context.Background(), newClient(t, url, "db", token), 0)
+	for name, url := range map[string]string{"echo": influxtest.Handle(t, echo), "inside": influxtest.Handle(t, inside), "broken": influxtest.Handle(t, broken), "gone": gone.URL,
+		"status":   influxtest.Handle(t, says("HTTP/1.1 %s\r\n\r\n")),
+		"header":   influxtest.Handle(t, says("HTTP/1.1 200 OK\r\n%s\r\n\r\n")),
+		"encoding": influxtest.Handle(t, says("HTTP/1.1 200 OK\r\nContent-Encoding: %s\r\n\r\n")),
+		"time":     influxtest.Handle(t, says("HTTP/1.1 200 OK\r\n\r\n"+strings.Replace(whole, "[[0,", `[["%s",`, 1))),
+	} {
+		err := newClient(t, url, "db", token).Query(context.Background(), influx.Question{Statement: "SELECT 1"}, func(row influx.Row) error {
+			_, err := row.Time()
+			return err
+		})
 		if err == nil {
 			t.Fatalf("%s: no error", name)
 		}

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -119,6 +120,35 @@ func (c *connections) drop(known *connection) {
 	if c.ofPeer[known.peer]--; c.ofPeer[known.peer] == 0 {
 		delete(c.ofPeer, known.peer)
 	}
+}
+
+// awaitRequests waits until a request has come on every connection, and a moment longer,
+// in which it is begun with; but so long at most.
+func (c *connections) awaitRequests(most time.Duration) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	over := time.After(most)
+	for calm := 0; calm < 2; calm++ {
+		if c.anySilent() {
+			calm = -1
+		}
+		select {
+		case <-tick.C:
+		case <-over:
+			return
+		}
+	}
+}
+
+func (c *connections) anySilent() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, known := range c.open {
+		if known.silent {
+			return true
+		}
+	}
+	return false
 }
 
 // closeSilent closes the connections on which no request has come, also those accepted

@@ -4,6 +4,8 @@ import (
 	"net"
 	"net/http"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
@@ -76,5 +78,25 @@ func TestConnections(t *testing.T) {
 	}
 	if len(c.open)+len(c.ofPeer)+c.waiting.Len() != 0 {
 		t.Errorf("left behind: %v, %v, %d waiting", c.open, c.ofPeer, c.waiting.Len())
+	}
+}
+
+// TestConnections_awaitRequests: the end waits for a request that is on its way, and not
+// for long when there is none.
+func TestConnections_awaitRequests(t *testing.T) {
+	for _, tt := range []struct{ comes, least, most time.Duration }{
+		{500 * time.Millisecond, 500 * time.Millisecond, 600 * time.Millisecond}, {time.Hour, time.Second, time.Second},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newConnections(100)
+			conn := &fakeConn{from: "192.0.2.1:1"}
+			c.note(conn, http.StateNew)
+			time.AfterFunc(tt.comes, func() { c.note(conn, http.StateActive) })
+			began := time.Now()
+			c.awaitRequests(time.Second)
+			if took := time.Since(began); took < tt.least || took > tt.most {
+				t.Errorf("it took %v with a request after %v", took, tt.comes)
+			}
+		})
 	}
 }

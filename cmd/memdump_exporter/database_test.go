@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -107,14 +108,16 @@ func TestTokenFile(t *testing.T) {
 
 // authority signs certificates for a test.
 type authority struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	PEM  string
+	cert  *x509.Certificate
+	key   *ecdsa.PrivateKey
+	PEM   string
+	until time.Time         // of what is issued
+	leaf  *ecdsa.PrivateKey // of what is issued; nil: a new one each time
 }
 
 func newAuthority(t *testing.T) *authority {
 	t.Helper()
-	a := &authority{}
+	a := &authority{until: time.Now().Add(time.Hour)}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test CA"}, IsCA: true, BasicConstraintsValid: true,
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
@@ -163,10 +166,10 @@ func (a *authority) issue(t *testing.T, dnsName string) (cert, key string) {
 	t.Helper()
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: dnsName}, DNSNames: []string{dnsName},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: a.until,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
-	private := newKey(t)
+	private := cmp.Or(a.leaf, newKey(t))
 	der, err := x509.MarshalECPrivateKey(private)
 	if err != nil {
 		t.Fatal(err)

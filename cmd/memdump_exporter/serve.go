@@ -74,8 +74,10 @@ func serve(ctx context.Context, o options, handler http.Handler, conns *connecti
 	defer time.AfterFunc(cancelGrace, cancelRequests).Stop()
 	grace, cancel := context.WithTimeout(context.Background(), shutdownGrace)
 	defer cancel()
-	// A request may be on its way on a connection that is still silent.
-	defer time.AfterFunc(silentGrace, conns.closeSilent).Stop()
+	// A request may be on its way on a connection that is still silent. Shutdown would
+	// drop it when it comes.
+	conns.awaitRequests(silentGrace)
+	conns.closeSilent()
 	if err := server.Shutdown(grace); err != nil {
 		return fmt.Errorf("waiting for requests in flight: %w", err)
 	}
