@@ -54,7 +54,7 @@ func (s secrets) cover(err error) error {
 	}
 	text := s.hide(err.Error())
 	if len(text) > maxCoveredText {
-		text = strings.ToValidUTF8(text[:maxCoveredText], "") + "…"
+		text = strings.ToValidUTF8(text[:maxCoveredText], "\uFFFD") + "…"
 	}
 	if text == err.Error() {
 		return err

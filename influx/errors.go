@@ -212,7 +212,7 @@ func quote(text string) string {
 		return ""
 	}
 	if len(text) > maxErrorText {
-		text = strings.ToValidUTF8(text[:maxErrorText], "") + "…"
+		text = strings.ToValidUTF8(text[:maxErrorText], "\uFFFD") + "…"
 	}
 	return strconv.Quote(text)
 }

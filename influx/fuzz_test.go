@@ -249,7 +249,7 @@ func FuzzResponse(f *testing.F) {
 		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%[1]x;ext=1\n%[2]s\n0\r\n",
 		"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: %[1]d\r\n\r\n%[2]s",
 		"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n%[2]s", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: %[1]d\r\n\r\n%[2]s",
-		"HTTP/1.1 401 Unauthorized\r\n\r\n{\"error\":\"%[3]s\"}", "HTTP/1.1 %[3]s\r\n\r\n", "%[3]s\r\n\r\n", "HTTP/1.1 200 OK\r\n%[3]s\r\n\r\n",
+		"HTTP/1.1 401 Unauthorized\r\n\r\n{\"error\":\"%[3]s\"}", "HTTP/1.1 401 Unauthorized\r\n\r\n" + canary[:5] + "\xff" + canary[5:] + strings.Repeat("x", 300), "HTTP/1.1 %[3]s\r\n\r\n", "%[3]s\r\n\r\n", "HTTP/1.1 200 OK\r\n%[3]s\r\n\r\n",
 		"HTTP/1.1 302 Found\r\nLocation: http://[%[3]s\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: %[3]s\r\n\r\n", "HTTP/1.1 204 No Content\r\n\r\n",
 		"HTTP/1.1 200 OK\r\nContent-Length: %[3]s\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%[3]s\r\n",
 	} {

@@ -89,16 +89,16 @@ func identity(header http.Header, body []byte, hidden secrets) Server {
 		}
 		version = said.Version
 	}
-	version = strings.TrimPrefix(hidden.hide(version), "v")
-	if len(version) > maxVersionBytes {
-		version = version[:maxVersionBytes]
-	}
 	version = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) || r == utf8.RuneError {
 			return -1
 		}
 		return r
 	}, version)
+	version = strings.TrimPrefix(hidden.hide(version), "v") // now that nothing more is taken out of it
+	if len(version) > maxVersionBytes {
+		version = strings.ToValidUTF8(version[:maxVersionBytes], "")
+	}
 	return Server{Major: major(version), Version: version}
 }
 
