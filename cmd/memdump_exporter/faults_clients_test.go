@@ -32,7 +32,7 @@ import (
 var credentialsRows = []row{
 	{id: "E1", what: "a token revoked, and a new one written", tested: "TestTokenFile"},
 	{id: "E2", what: "a token file that is a pipe, or 1 GiB (empty, gone, a directory: TestTokenFile)", run: tokenFiles,
-		off: []edit{{"cmd/memdump_exporter/database.go", "if !info.Mode().IsRegular() {", "if false {"}}},
+		off: []edit{{"cmd/memdump_exporter/database.go", "if !info.Mode().IsRegular() {", "if info == nil {"}}},
 	{id: "E3", what: "a token with NUL or a line's end in it", run: tokenTexts,
 		off: []edit{{"influx/credentials.go", "return r < ' ' || r == 0x7f", "return false"}, {"cmd/memdump_exporter/database.go", "text = strings.TrimSpace(text)\n", "text = strings.ReplaceAll(text, \"\\x00\", \"\")\n"}}},
 	{id: "E4", what: "a token with the right to write", why: "nothing is ever written, so it is not known"},
@@ -319,7 +319,10 @@ func halfOpen(t *testing.T, m *matrix, n int, files string) {
 	}
 	const scrapes = 100
 	answered, slowest := 0, time.Duration(0)
-	for range scrapes {
+	for i := range scrapes {
+		if answered < i-1 { // it is lost
+			break
+		}
 		got := s.fetch(t, "/metrics", "X-Prometheus-Scrape-Timeout-Seconds", "10")
 		if got.status == http.StatusOK && strings.Contains(got.body, "\nmemdump_up 1\n") {
 			answered++

@@ -399,7 +399,7 @@ type reply struct {
 // fetch asks on a connection of its own; header is a list of names and values.
 func (s *subject) fetch(t *testing.T, path string, header ...string) reply {
 	began := time.Now()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL+path, nil)
 	if err != nil {
