@@ -2,6 +2,7 @@ package collector
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/go-kit/log/level"
@@ -91,7 +92,7 @@ func (c *Collector) logFailure(err error, news bool, fields ...any) {
 	fields = append(fields, "err", err)
 	if panicked := (*panicError)(nil); errors.As(err, &panicked) {
 		c.panics.Inc()
-		fields = append(fields, "stack", string(panicked.stack))
+		fields = append(fields, "panic", fmt.Sprintf("%.200q", panicked.value), "stack", string(panicked.stack))
 	}
 	_ = logger.Log(fields...)
 }
