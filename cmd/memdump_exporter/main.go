@@ -62,9 +62,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if o.command == backfillCommand {
 		return runBackfill(ctx, o, stderr)
 	}
-	base, logger := newLoggers(o, stderr)
+	lines := newLogWriter(stderr)
+	defer lines.end()
+	base, logger := newLoggers(o, lines)
 	conns := newConnections(openFiles())
-	handler, err := newHandler(o, conns, base, logger)
+	handler, err := newHandler(o, base, logger, conns.closed, lines.dropped)
 	if err != nil {
 		return err
 	}

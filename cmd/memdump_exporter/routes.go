@@ -30,7 +30,8 @@ const (
 var ownPaths = []string{healthyPath, readyPath, recordsPath, oldRecordsPath, openAPIPath}
 
 // newHandler wires the parts together: flags in, routes out. It asks nothing yet.
-func newHandler(o options, conns *connections, base, logger log.Logger) (http.Handler, error) {
+// The counters are of what is not known here.
+func newHandler(o options, base, logger log.Logger, counters ...prometheus.Collector) (http.Handler, error) {
 	client, err := newClient(o)
 	if err != nil {
 		return nil, err
@@ -47,8 +48,8 @@ func newHandler(o options, conns *connections, base, logger log.Logger) (http.Ha
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		versioncollector.NewCollector(name),
-		conns.closed,
 	)
+	self.MustRegister(counters...)
 	scrapes := collector.HandlerConfig{
 		Self:          self,
 		Timeout:       o.scrapeTimeout,

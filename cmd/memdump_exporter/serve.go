@@ -30,8 +30,7 @@ const (
 
 // newLoggers returns a logger without decoration, for other libraries' adapters,
 // which add a time and a caller of their own, and the one that this program uses.
-func newLoggers(o options, stderr io.Writer) (base, logger log.Logger) {
-	writer := log.NewSyncWriter(stderr)
+func newLoggers(o options, writer io.Writer) (base, logger log.Logger) {
 	base = log.NewLogfmtLogger(writer)
 	if o.logFormat == "json" {
 		base = log.NewJSONLogger(writer)
