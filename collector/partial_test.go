@@ -63,6 +63,30 @@ func TestMembers(t *testing.T) {
 	}
 }
 
+// TestVMs_Merge: sides merge alike whichever comes first, and neither is changed.
+func TestVMs_Merge(t *testing.T) {
+	a, b := vmTotals{"x": {1, 5, true}, "y": {2, 0, false}}, vmTotals{"x": {2, 0, false}, "z": {1, 7, true}}
+	for _, pair := range [][2]vmTotals{{a, b}, {b, a}} {
+		got, err := pair[0].Merge(pair[1])
+		if want := (vmTotals{"x": {3, 5, true}, "y": {2, 0, false}, "z": {1, 7, true}}); err != nil || !maps.Equal(got, want) {
+			t.Errorf("got %v, %v", got, err)
+		}
+	}
+	if _, err := a.Merge(vmTotals{"x": {1, math.MaxInt64, true}}); !errors.Is(err, errOutOfRange) {
+		t.Errorf("more than 64 bits hold: %v", err)
+	}
+	old, late := vmPlaces{"x": {1, "old", "h1"}, "y": {1, "y", ""}}, vmPlaces{"x": {2, "late", "h2"}}
+	for _, pair := range [][2]vmPlaces{{old, late}, {late, old}} {
+		got, err := pair[0].Merge(pair[1])
+		if want := (vmPlaces{"x": {2, "late", "h2"}, "y": {1, "y", ""}}); err != nil || !maps.Equal(got, want) {
+			t.Errorf("got %v, %v", got, err)
+		}
+	}
+	if len(a)+len(b)+len(old)+len(late) != 7 || old["x"].ns != 1 {
+		t.Errorf("merging has changed a side: %v, %v, %v, %v", a, b, old, late)
+	}
+}
+
 // BenchmarkMerge merges an open range's VMs into those of all closed ranges.
 func BenchmarkMerge(b *testing.B) {
 	for _, vms := range []int{100, 1000, 10_000} {

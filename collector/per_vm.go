@@ -175,9 +175,6 @@ func addVMTotal(t vmTotals, row influx.Row) (vmTotals, error) {
 		*into = total(n)
 		more.sized = more.sized || column == "bytes"
 	}
-	if more.dumps == 0 && !more.sized {
-		return t, nil
-	}
 	if t == nil {
 		t = make(vmTotals)
 	}

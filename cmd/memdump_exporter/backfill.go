@@ -149,9 +149,6 @@ func openWork(path, what string) (work *os.File, steps int, err error) {
 	if first != "" && first != what {
 		return nil, 0, fmt.Errorf("%s holds steps of another run (%s): remove it, or give another --output", path, first)
 	}
-	if err = work.Truncate(whole); err != nil {
-		return nil, 0, err
-	}
 	if _, err = work.Seek(whole, io.SeekStart); err != nil {
 		return nil, 0, err
 	}

@@ -10,7 +10,9 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -78,9 +80,16 @@ func TestBackfill(t *testing.T) {
 	server := influxtest.MustStart(t)
 	now := time.Now().Truncate(time.Hour)
 	h := influxtest.Believable(9, now)
+	for i := range 40 { // at the time of a step, and a nanosecond beside
+		at := now.Add(-time.Duration(i*11) * time.Hour)
+		for _, beside := range []time.Duration{-1, 0, 1} {
+			h.Add(dump(fmt.Sprint("edge", i), at.Add(beside), map[string]any{"sha256": "e", "gzip_size_bytes": int64(i)}))
+		}
+	}
 	store(t, server, "vmstats", h)
 	limited := influxtest.LimitFiles(t, server.URL, "influxdb-3.8.3", 20)
 	limited.Holds(h)
+	crowded := crowdedFront(t, server.URL, 5*time.Hour)
 	dir := t.TempDir()
 	for i, tt := range []struct {
 		url  string
@@ -92,6 +101,7 @@ func TestBackfill(t *testing.T) {
 		{server.URL, now.Add(-500*time.Hour - 7*time.Second), 12345 * time.Second},
 		{limited.URL, now.Add(-700 * time.Hour), 100 * time.Hour},
 		{server.URL, now, time.Hour},
+		{crowded, now.Add(-100 * time.Hour), time.Hour},
 	} {
 		file := filepath.Join(dir, fmt.Sprint(i))
 		args := []string{"--influx.url=" + tt.url, "--influx.db=vmstats", "backfill", "--from=" + tt.from.Format(time.RFC3339), fmt.Sprint("--to=", now.Unix()), "--step=" + tt.step.String(), "--output=" + file,
@@ -107,7 +117,7 @@ func TestBackfill(t *testing.T) {
 		}
 	}
 	entries, err := os.ReadDir(dir)
-	if err != nil || len(entries) != 5 {
+	if err != nil || len(entries) != 6 {
 		t.Errorf("left behind: %v, %v", entries, err)
 	}
 
@@ -157,6 +167,39 @@ func TestBackfill(t *testing.T) {
 	if err != nil || string(resumed) != string(whole) || stops < 3 {
 		t.Errorf("after %d stops: %v\n%s\nwant:\n%s", stops, err, firstLines(string(resumed)), firstLines(string(whole)))
 	}
+}
+
+// crowdedFront answers at length about records of more time than so much, as of a site
+// that dumps every few seconds; the rest the server answers.
+func crowdedFront(t *testing.T, server string, most time.Duration) string {
+	t.Helper()
+	target, err := url.Parse(server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	bounds := regexp.MustCompile(`"vmid","gzip_size_bytes" .*time >= (\d+) AND time < (\d+)`)
+	return influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) {
+		found := bounds.FindStringSubmatch(r.URL.Query().Get("q"))
+		if found == nil {
+			proxy.ServeHTTP(w, r)
+			return
+		}
+		from, errFrom := strconv.ParseInt(found[1], 10, 64)
+		to, errTo := strconv.ParseInt(found[2], 10, 64)
+		if errFrom != nil || errTo != nil || to-from <= int64(most) {
+			proxy.ServeHTTP(w, r)
+			return
+		}
+		_, _ = io.WriteString(w, `{"results":[{"series":[{"name":"mem_dumps","columns":["time","sha256","vmid","gzip_size_bytes"],"values":[`)
+		row := []byte(fmt.Sprintf(`[%d,"%064d","crowd",1],`, from, 0))
+		for range 17 << 20 / len(row) {
+			if _, err := w.Write(row); err != nil {
+				return
+			}
+		}
+		_, _ = io.WriteString(w, `[0,null,null,null]]}]}]}`)
+	})
 }
 
 func firstLines(text string) string { return text[:min(len(text), 600)] }
