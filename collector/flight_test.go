@@ -224,14 +224,21 @@ func TestFlight_lessTime(t *testing.T) {
 		hurried := []<-chan answered{s.scrape(t.Context(), "1"), s.scrape(t.Context(), "1.001")}
 		time.Sleep(time.Millisecond)
 		patient := s.scrape(t.Context(), "10")
+		ctx, leave := context.WithCancel(t.Context())
+		gone := s.scrape(ctx, "10")
+		time.Sleep(500 * time.Millisecond)
+		leave()
+		<-gone
 		for _, one := range hurried {
 			got := <-one
 			if got.took > 1001*time.Millisecond || !got.has("memdump_up 0") || !got.has("memdump_dumps 1") || strings.Contains(got.text, "\nmemdump_dumps_compressed_bytes") ||
-				!got.has(`memdump_query_success{query="compressed_bytes"} 0`) || !got.has(`memdump_query_errors_total{query="compressed_bytes",reason="timeout"} 1`) {
+				!got.has(`memdump_query_success{query="compressed_bytes"} 0`) || !strings.Contains(got.text, `memdump_query_duration_seconds{query="compressed_bytes"} 1`) ||
+				strings.Contains(got.text, `memdump_query_ranges{query="compressed_bytes"}`) || !got.has(`memdump_query_errors_total{query="compressed_bytes",reason="timeout"} 1`) {
 				t.Errorf("after %v:\n%s", got.took, got.text)
 			}
 		}
-		if got := <-patient; got.took != 2999*time.Millisecond || !got.has("memdump_up 1") || !got.has("memdump_dumps_compressed_bytes 7") || db.asked.Load() != 1 {
+		if got := <-patient; got.took != 2999*time.Millisecond || !got.has("memdump_up 1") || !got.has("memdump_dumps_compressed_bytes 7") || db.asked.Load() != 1 ||
+			!got.has(`memdump_query_errors_total{query="compressed_bytes",reason="timeout"} 1`) {
 			t.Errorf("after %v:\n%s", got.took, got.text)
 		}
 	})
@@ -261,6 +268,13 @@ func TestFlight_hangs(t *testing.T) {
 		if got := <-s.scrape(t.Context(), "10"); !got.has(`memdump_query_errors_total{query="compressed_bytes",reason="timeout"} 1`) ||
 			!got.has(`memdump_query_errors_total{query="compressed_bytes",reason="canceled"} 0`) {
 			t.Errorf("counted twice:\n%s", got.text)
+		}
+		away.Store(true)
+		<-s.scrape(t.Context(), "10")
+		for _, status := range s.col.Statuses() {
+			if status.Ranges.Ranges != 1 || status.Query == "compressed_bytes" && status.Reason != "timeout" {
+				t.Errorf("when a question has hung again: %+v", status)
+			}
 		}
 	})
 }
