@@ -40,7 +40,7 @@ var credentialsRows = []row{
 	{id: "E6", what: "certificates, authority and passwords replaced during scrapes", run: webConfig},
 	{id: "E7", what: "quotes and worse in the names of database and measurements", tested: "TestTruth_otherNames, TestTruth"},
 	{id: "E8", what: "errors that hold the token", run: repeatsToken,
-		off: []edit{{"influx/credentials.go", "if err == nil || s.hide(err.Error()) == err.Error() {", "if true {"}}},
+		off: []edit{{"influx/credentials.go", "if text == err.Error() {", "if true {"}}},
 }
 
 // Who asks us.
