@@ -491,16 +491,17 @@ func fieldKeys(names ...string) string {
 // TestScrape_untrue: numbers that can't be true are left out.
 func TestScrape_untrue(t *testing.T) {
 	for name, tt := range map[string]struct{ part, columns, values string }{
-		"sum that wrapped":      {`SUM("gzip`, `["time","value"]`, `[0,-5]`},
-		"sum beyond 64 bits":    {`SUM("gzip`, `["time","value"]`, `[0,18446744073709551616]`},
-		"sum that is no number": {`SUM("gzip`, `["time","value"]`, `[0,"1"]`},
-		"sum that is null":      {`SUM("gzip`, `["time","value"]`, `[0,null]`},
-		"count that is a float": {`COUNT("sha256")`, `["time","value"]`, `[0,1.5]`},
-		"no such column":        {`COUNT("sha256")`, `["time","count"]`, `[0,1]`},
-		"mean that is infinite": {`SUM("duration`, `["time","sum","count"]`, `[0,1e309,4]`},
-		"mean without a count":  {`SUM("duration`, `["time","sum","count"]`, `[0,1,null]`},
-		"time that is no time":  {`ORDER BY time DESC LIMIT 1`, `["time","value"]`, `["soon","x"]`},
-		"series without a tag":  {`GROUP BY "vmid"`, `["time","value"]`, `[0,"x"]`},
+		"sum that wrapped":                 {`SUM("gzip`, `["time","value"]`, `[0,-5]`},
+		"sum beyond 64 bits":               {`SUM("gzip`, `["time","value"]`, `[0,18446744073709551616]`},
+		"sum that is no number":            {`SUM("gzip`, `["time","value"]`, `[0,"1"]`},
+		"sum that is null":                 {`SUM("gzip`, `["time","value"]`, `[0,null]`},
+		"count that is a float":            {`COUNT("sha256")`, `["time","value"]`, `[0,1.5]`},
+		"no such column":                   {`COUNT("sha256")`, `["time","count"]`, `[0,1]`},
+		"mean that is infinite":            {`SUM("duration`, `["time","sum","count"]`, `[0,1e309,4]`},
+		"mean without a count":             {`SUM("duration`, `["time","sum","count"]`, `[0,1,null]`},
+		"mean of which a point is missing": {`SUM("duration`, `["time","sum","count","mean"]`, `[0,700,11,70]`},
+		"time that is no time":             {`ORDER BY time DESC LIMIT 1`, `["time","value"]`, `["soon","x"]`},
+		"series without a tag":             {`GROUP BY "vmid"`, `["time","value"]`, `[0,"x"]`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := newServer(t, func(statement string) string {

@@ -76,7 +76,7 @@ var stats = []stat{
 		query:   "duration_mean",
 		name:    "memdump_dump_duration_mean_seconds",
 		help:    "Mean time that a memory dump on record took (duration_sec), of all time, in seconds. Absent when there is none.",
-		text:    statement{sel: `SUM("duration_sec") AS "sum", COUNT("duration_sec") AS "count"`, from: dumps},
+		text:    statement{sel: `SUM("duration_sec") AS "sum", COUNT("duration_sec") AS "count", MEAN("duration_sec") AS "mean"`, from: dumps},
 		fields:  []string{"duration_sec"},
 		gateway: gatewayStatement{sel: `AVG(duration_sec) AS avg_duration`, value: onlyNumber},
 		read:    addMean,
@@ -180,6 +180,18 @@ func addMean(m mean, row influx.Row) (mean, error) {
 	sum, err := row.Float64("sum")
 	if err != nil {
 		return m, err
+	}
+	// InfluxDB 1.x reads the three one after the other: a point that arrives meanwhile is
+	// in some of them alone.
+	if value, _ := row.Value("mean"); value != nil {
+		said, err := row.Float64("mean")
+		if err != nil {
+			return m, err
+		}
+		const rounding = 1e-9
+		if math.Abs(sum/float64(count)-said) > rounding*math.Abs(said) {
+			return m, fmt.Errorf("%w: sum, count and mean do not agree, as while a dump is being recorded", errOutOfRange)
+		}
 	}
 	return m.Merge(mean{sum, count})
 }
