@@ -71,6 +71,10 @@ func (k kept[P]) ask(run *scrape) (a answer) {
 		}
 	}
 	a = answer{ranges: ranges.State{Ranges: 1}}
+	if k.gateway.value == nil {
+		a.err = fmt.Errorf("%w: a gateway of the old service's kind is not asked for series of VMs", influx.ErrRefused)
+		return a
+	}
 	if a.value, a.known, a.err = k.askGateway(run); a.err == nil {
 		a.ranges.OldestCheck, a.err = run.now, finite(a.value)
 	}

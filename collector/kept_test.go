@@ -350,6 +350,16 @@ func TestGateway(t *testing.T) {
 					}
 				}
 			}
+			// It is not asked for what the old service never asked; that fails, and is no defect.
+			perVM := perVMCollectorAt(t, newClient(t, url, "vmstats"), ranges.Auto, &clock{recordedNow}, 5)
+			for range 2 {
+				scrape(t, perVM)
+			}
+			for _, status := range perVM.Statuses() {
+				if want := map[bool]string{true: "refused"}[status.Gauge == ""]; status.Reason != want {
+					t.Errorf("%s: %q, want %q: %v", status.Query, status.Reason, want, status.Err)
+				}
+			}
 			// Told to speak InfluxQL, it is not asked otherwise.
 			transport := influx.NewTransport(nil)
 			defer transport.CloseIdleConnections()
