@@ -42,8 +42,8 @@ var BackfillSeries = []struct {
 // Gauge returns the name and the help of a query's gauge.
 func (c *Collector) Gauge(query string) (name, help string) {
 	for _, f := range c.figures {
-		if f.label() == query {
-			return f.gauge(), f.about()
+		if f.query == query {
+			return f.name, f.help
 		}
 	}
 	return "", ""
@@ -51,6 +51,35 @@ func (c *Collector) Gauge(query string) (name, help string) {
 
 // backfillWindow is how much of the time is asked about at once, where a step is no longer.
 const backfillWindow = 24 * time.Hour
+
+// history is what the records of some time say.
+type history struct {
+	dumps, bytes total
+	vms          members
+	last         newest
+}
+
+func (h *history) add(more history) (err error) {
+	if h.dumps, err = h.dumps.Merge(more.dumps); err != nil {
+		return err
+	}
+	if h.bytes, err = h.bytes.Merge(more.bytes); err != nil {
+		return err
+	}
+	// In place, as it happens at each step.
+	if h.vms == nil && more.vms != nil {
+		h.vms = make(members)
+	}
+	for vmid, point := range more.vms {
+		h.vms.add(vmid, point)
+	}
+	h.last, err = h.last.Merge(more.last)
+	return err
+}
+
+func (h history) step(at time.Time) Step {
+	return Step{at, int64(h.dumps), int64(len(h.vms)), int64(h.bytes), h.last.ns}
+}
 
 // Backfill passes on one step after the other. What lies before the first is asked for as
 // figures, the rest as records, a window at a time: the memory it takes grows with the
@@ -60,34 +89,28 @@ func (c *Collector) Backfill(ctx context.Context, b Backfill, each func(Step) er
 	if run.api == influx.APIV3Query {
 		return errors.New("a gateway of the old service's kind is not asked for history")
 	}
-	// In order: nobody waits for it as for a scrape.
-	now, err := c.upTo(run, b)
+	so, err := run.before(b)
 	if err != nil {
 		return err
 	}
-	vms := now.vms
-	step := Step{b.From, int64(now.dumps), int64(len(vms)), int64(now.bytes), now.last.ns}
-	if err := each(step); err != nil {
+	at := b.From
+	if err := each(so.step(at)); err != nil {
 		return err
 	}
 	perWindow := max(1, int(backfillWindow/b.Every))
 	for left := int(b.To.Sub(b.From) / b.Every); left > 0; {
 		n := min(left, perWindow)
 		left -= n
-		slots, err := c.window(run, b, step.At, n)
+		window, err := run.window(b, at, n)
 		if err != nil {
-			return fmt.Errorf("asking for the records after %s: %w", step.At.UTC().Format(time.RFC3339), err)
+			return fmt.Errorf("asking for the records after %s: %w", at.UTC().Format(time.RFC3339), err)
 		}
-		for _, s := range slots {
-			total, err := total(step.Bytes).Merge(s.bytes)
-			if err != nil {
+		for _, more := range window {
+			if err := so.add(more); err != nil {
 				return err
 			}
-			for vmid := range s.vms {
-				vms.add(vmid, member{})
-			}
-			step = Step{step.At.Add(b.Every), step.Dumps + s.dumps, int64(len(vms)), int64(total), max(step.LastNs, s.lastNs)}
-			if err := each(step); err != nil {
+			at = at.Add(b.Every)
+			if err := each(so.step(at)); err != nil {
 				return err
 			}
 		}
@@ -95,35 +118,28 @@ func (c *Collector) Backfill(ctx context.Context, b Backfill, each func(Step) er
 	return nil
 }
 
-// upTo is what figures say of all time up to the first step.
-type upTo struct {
-	dumps, bytes total
-	vms          members
-	last         newest
-}
-
-func (c *Collector) upTo(run *scrape, b Backfill) (sum upTo, err error) {
+// before asks the figures about all time up to the first step, one after the other: nobody
+// waits for them as for a scrape.
+func (s *scrape) before(b Backfill) (h history, err error) {
 	r := ranges.Range{From: ranges.All.From, To: b.From.UnixNano() + 1}
-	if sum.dumps, err = merged[total](run, b, "dumps", r); err != nil {
-		return sum, err
+	if h.dumps, err = merged[total](s, b, "dumps", r); err != nil {
+		return h, err
 	}
-	if sum.bytes, err = merged[total](run, b, "compressed_bytes", r); err != nil {
-		return sum, err
+	if h.bytes, err = merged[total](s, b, "compressed_bytes", r); err != nil {
+		return h, err
 	}
-	if sum.last, err = merged[newest](run, b, "last_dump", r); err != nil {
-		return sum, err
+	if h.last, err = merged[newest](s, b, "last_dump", r); err != nil {
+		return h, err
 	}
-	if sum.vms, err = merged[members](run, b, dumpedVMs, r); err == nil && sum.vms == nil {
-		sum.vms = make(members)
-	}
-	return sum, err
+	h.vms, err = merged[members](s, b, dumpedVMs, r)
+	return h, err
 }
 
 // merged is a query's partial of a range, in as many pieces as it takes.
 func merged[P partial[P]](run *scrape, b Backfill, query string, r ranges.Range) (sum P, err error) {
 	for _, f := range run.figures {
-		k, ok := f.(kept[P])
-		if !ok || f.label() != query {
+		k, ok := f.asker.(kept[P])
+		if !ok || f.query != query {
 			continue
 		}
 		err = run.walk(b, r, func(ctx context.Context, r ranges.Range) error {
@@ -135,7 +151,7 @@ func merged[P partial[P]](run *scrape, b Backfill, query string, r ranges.Range)
 			return err
 		})
 		if err == nil && sum.empty() {
-			err = run.prove(k.text.from, k.fields)
+			err = run.prove(f.from, f.fields)
 		}
 		if err != nil {
 			err = fmt.Errorf("asking for %s of the time before: %w", query, err)
@@ -157,23 +173,15 @@ func (s *scrape) walk(b Backfill, r ranges.Range, visit func(context.Context, ra
 	})
 }
 
-// slot is what was recorded between a step and the one before.
-type slot struct {
-	dumps  int64
-	bytes  total
-	lastNs int64
-	vms    map[string]struct{}
-}
-
-// window reads the records of n steps after a time.
-func (c *Collector) window(run *scrape, b Backfill, after time.Time, n int) ([]slot, error) {
-	all := make([]slot, n)
+// window reads the records of n steps after a time, each step's by themselves.
+func (s *scrape) window(b Backfill, after time.Time, n int) ([]history, error) {
+	all := make([]history, n)
 	begin := after.UnixNano() + 1
-	text := statement{sel: `"sha256","vmid","gzip_size_bytes"`, from: dumps}
-	err := run.walk(b, ranges.Range{From: begin, To: begin + int64(n)*int64(b.Every)}, func(ctx context.Context, r ranges.Range) error {
-		piece := make([]slot, n) // of a question that fails half-way, nothing counts
-		question := influx.Question{Statement: text.over(c.DumpsMeasurement, r), MaxBytes: maxSetBytes}
-		err := c.Database.Query(ctx, question, func(row influx.Row) error {
+	text := statement{sel: `"sha256","vmid","gzip_size_bytes"`}
+	err := s.walk(b, ranges.Range{From: begin, To: begin + int64(n)*int64(b.Every)}, func(ctx context.Context, r ranges.Range) error {
+		piece := make([]history, n) // of a question that fails half-way, nothing counts
+		question := influx.Question{Statement: text.over(s.DumpsMeasurement, r, influxQL), MaxBytes: maxSetBytes}
+		err := s.Database.Query(ctx, question, func(row influx.Row) error {
 			ns, err := row.Time()
 			if err != nil {
 				return err
@@ -181,13 +189,17 @@ func (c *Collector) window(run *scrape, b Backfill, after time.Time, n int) ([]s
 			if !r.Contains(ns) {
 				return fmt.Errorf("%w: a record of a time that was not asked for", influx.ErrMalformed)
 			}
-			return piece[(ns-begin)/int64(b.Every)].add(ns, row)
+			more, err := recorded(ns, row)
+			if err != nil {
+				return err
+			}
+			return piece[(ns-begin)/int64(b.Every)].add(more)
 		})
 		if err != nil {
 			return err
 		}
-		for i, s := range piece {
-			if all[i], err = all[i].plus(s); err != nil {
+		for i := range piece {
+			if err := all[i].add(piece[i]); err != nil {
 				return err
 			}
 		}
@@ -196,37 +208,22 @@ func (c *Collector) window(run *scrape, b Backfill, after time.Time, n int) ([]s
 	return all, err
 }
 
-func (s *slot) add(ns int64, row influx.Row) error {
-	if value, _ := row.Value("gzip_size_bytes"); value != nil {
-		size, err := row.Int64("gzip_size_bytes")
+// recorded is what one record says. Without sha256 it is no dump, though its size counts as
+// in the sum of all.
+func recorded(ns int64, row influx.Row) (h history, err error) {
+	if size, _ := row.Value("gzip_size_bytes"); size != nil {
+		n, err := row.Int64("gzip_size_bytes")
 		if err != nil {
-			return err
+			return h, err
 		}
-		if s.bytes, err = s.bytes.Merge(total(size)); err != nil {
-			return err
-		}
+		h.bytes = total(n)
 	}
-	if value, _ := row.Value("sha256"); value == nil { // no dump
-		return nil
+	if sha, _ := row.Value("sha256"); sha == nil {
+		return h, nil
 	}
-	s.dumps++
-	s.lastNs = max(s.lastNs, ns)
-	if vmid, _ := row.Value("vmid"); vmid != nil && vmid != "" {
-		if s.vms == nil {
-			s.vms = make(map[string]struct{})
-		}
-		s.vms[fmt.Sprint(vmid)] = struct{}{}
+	h.dumps, h.last = 1, newest{ns, true}
+	if vmid := text(row, "vmid"); vmid != "" {
+		h.vms = members{vmid: {ns: ns}}
 	}
-	return nil
-}
-
-func (s slot) plus(other slot) (slot, error) {
-	bytes, err := s.bytes.Merge(other.bytes)
-	for vmid := range s.vms {
-		if other.vms == nil {
-			other.vms = make(map[string]struct{})
-		}
-		other.vms[vmid] = struct{}{}
-	}
-	return slot{s.dumps + other.dumps, bytes, max(s.lastNs, other.lastNs), other.vms}, err
+	return h, nil
 }

@@ -8,8 +8,6 @@ package collector
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -32,7 +30,8 @@ type Database interface {
 	API() influx.API
 }
 
-// Config says what is asked, and of whom. All of it is required.
+// Config says what is asked, and of whom. All of it is required, and checked by the caller,
+// who can name the flag.
 type Config struct {
 	Database             Database
 	DumpsMeasurement     string
@@ -53,9 +52,6 @@ type Config struct {
 	Logger   log.Logger
 	Now      func() time.Time
 }
-
-// telemetrySettle is DumpsSettle for telemetry, which is written as it is measured.
-const telemetrySettle = time.Hour
 
 // Collector answers scrapes. It is made once, and is safe for concurrent use. From
 // one scrape to the next it keeps partial answers about closed ranges of time, where
@@ -94,25 +90,7 @@ const (
 )
 
 // New returns a Collector. It asks nothing yet.
-func New(c Config) (*Collector, error) {
-	switch {
-	case c.DumpsMeasurement == "":
-		return nil, errors.New("the name of the measurement of the dumps is empty")
-	case c.TelemetryMeasurement == "":
-		return nil, errors.New("the name of the measurement of the telemetry is empty")
-	case c.TelemetryLookback <= 0:
-		return nil, errors.New("the look-back of the telemetry must be longer than 0")
-	}
-	switch {
-	case !slices.Contains(ranges.Modes(), c.Ranges):
-		return nil, fmt.Errorf("the mode of ranges is %q: expected one of %q", c.Ranges, ranges.Modes())
-	case c.DumpsSettle < 0:
-		return nil, errors.New("the time in which dumps settle must not be negative")
-	case c.DumpsMaxAge < 0:
-		return nil, errors.New("the largest age of a dump must not be negative")
-	case c.PerVM < 0:
-		return nil, errors.New("the number of VMs with series must not be negative")
-	}
+func New(c Config) *Collector {
 	collector := &Collector{
 		Config: c,
 		errors: prometheus.NewCounterVec(prometheus.CounterOpts{Name: errorsName, Help: errorsHelp}, []string{"query", "reason"}),
@@ -126,16 +104,13 @@ func New(c Config) (*Collector, error) {
 		rows = slices.Concat(stats, vmStats)
 	}
 	for _, s := range rows {
-		settle := c.DumpsSettle
-		if s.source() == telemetry {
-			settle = telemetrySettle
-		}
-		collector.figures = append(collector.figures, s.keep(ranges.Config{Mode: c.Ranges, Settle: settle, Now: c.Now}))
+		f := s.keep(c)
+		collector.figures = append(collector.figures, f)
 		for _, reason := range reasons() {
-			collector.errors.WithLabelValues(s.label(), reason)
+			collector.errors.WithLabelValues(f.query, reason)
 		}
 	}
-	return collector, nil
+	return collector
 }
 
 // answer is what one query of one scrape gave.

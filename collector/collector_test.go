@@ -49,7 +49,7 @@ var recordedNow = time.Unix(0, 1762857000000000000)
 
 func newCollector(t *testing.T, db collector.Database) *collector.Collector {
 	t.Helper()
-	c, err := collector.New(collector.Config{
+	c := collector.New(collector.Config{
 		Database:             db,
 		DumpsMeasurement:     "mem_dumps",
 		TelemetryMeasurement: "vm_info",
@@ -60,9 +60,6 @@ func newCollector(t *testing.T, db collector.Database) *collector.Collector {
 		Logger:               log.NewNopLogger(),
 		Now:                  func() time.Time { return recordedNow },
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	return c
 }
 
@@ -534,7 +531,7 @@ func newServer(t testing.TB, answer func(statement string) string) string {
 func TestCollect_sideBySide(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
-		c, err := collector.New(collector.Config{
+		c := collector.New(collector.Config{
 			Database: fake{answer: func(ctx context.Context, _ string) (bool, error) {
 				select {
 				case <-time.After(3 * time.Second):
@@ -545,9 +542,6 @@ func TestCollect_sideBySide(t *testing.T) {
 			DumpsMeasurement: "d", TelemetryMeasurement: "t", TelemetryLookback: time.Hour, Ranges: ranges.Whole,
 			Logger: log.NewNopLogger(), Now: time.Now,
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
 		families := scrape(t, c)
 		if took := time.Since(begin); took != 3*time.Second {
 			t.Errorf("six questions of 3 s took %v", took)
@@ -562,18 +556,4 @@ func TestCollect_sideBySide(t *testing.T) {
 			}
 		}
 	})
-}
-
-func TestNew_refuses(t *testing.T) {
-	for _, c := range []collector.Config{
-		{TelemetryMeasurement: "t", TelemetryLookback: 1, Ranges: ranges.Auto},
-		{DumpsMeasurement: "d", TelemetryLookback: 1, Ranges: ranges.Auto},
-		{DumpsMeasurement: "d", TelemetryMeasurement: "t", Ranges: ranges.Auto},
-		{DumpsMeasurement: "d", TelemetryMeasurement: "t", TelemetryLookback: 1, Ranges: "all"},
-		{DumpsMeasurement: "d", TelemetryMeasurement: "t", TelemetryLookback: 1, Ranges: ranges.Auto, DumpsSettle: -1},
-	} {
-		if _, err := collector.New(c); err == nil {
-			t.Errorf("%+v was accepted", c)
-		}
-	}
 }

@@ -77,7 +77,7 @@ func (c *Collector) monitored(answers []answer, now time.Time) ([]VM, bool) {
 	var vms []VM
 	for id, point := range monitored {
 		if span.Contains(point.ns) {
-			vms = append(vms, VM{ID: id, Name: point.name, LastDump: newestOf(dumped, id, point.name)})
+			vms = append(vms, VM{ID: id, Name: point.says, LastDump: newestOf(dumped, id, point.says)})
 		}
 	}
 	slices.SortFunc(vms, func(a, b VM) int {

@@ -30,18 +30,17 @@ func (c *Collector) Examine(ctx context.Context) []Measurement {
 		if m.Err = c.examine(ctx, m); m.Err != nil {
 			continue
 		}
-		for _, s := range stats {
-			if s.source() != source(from) {
+		for _, f := range c.figures {
+			if f.from != source(from) {
 				continue
 			}
-			fields, tag := s.needs()
-			for _, field := range fields {
+			for _, field := range f.fields {
 				if m.Fields[field] == "" && !slices.Contains(m.MissingFields, field) {
 					m.MissingFields = append(m.MissingFields, field)
 				}
 			}
-			if tag != "" && !slices.Contains(m.Tags, tag) && !slices.Contains(m.MissingTags, tag) {
-				m.MissingTags = append(m.MissingTags, tag)
+			if f.tag != "" && !slices.Contains(m.Tags, f.tag) && !slices.Contains(m.MissingTags, f.tag) {
+				m.MissingTags = append(m.MissingTags, f.tag)
 			}
 		}
 	}
@@ -75,7 +74,7 @@ func (c *Collector) figuresNow(run *scrape) ([]FigureNow, []answer) {
 		questions.Go(func() {
 			a := c.ask(run, f)
 			answers[i] = a
-			now := FigureNow{Query: f.label(), Gauge: f.gauge(), Help: f.about(), Value: a.value, Known: a.known && a.err == nil,
+			now := FigureNow{Query: f.query, Gauge: f.name, Help: f.help, Value: a.value, Known: a.known && a.err == nil,
 				Err: a.err, Took: a.took, Ranges: a.ranges, Question: f.question(run)}
 			if a.err != nil {
 				now.Reason = reasonOf(a.err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -12,41 +13,41 @@ import (
 )
 
 // stat is a row of the table, whatever its partial answer.
-type stat interface {
-	label() string // value of the label {query}
-	gauge() string // name of the gauge; empty for a row that has none of its own
-	about() string // help of the gauge
-	desc() *prometheus.Desc
-	source() source
-	// needs returns the fields, and the tag, that the question is about; any field where
-	// none is named.
-	needs() (fields []string, tag string)
-	// keep returns the row with the place where its partial answers are kept.
-	keep(ranges.Config) figure
-}
+type stat interface{ keep(Config) figure }
 
 // figure is a row in use.
-type figure interface {
-	stat
-	// ask answers the row's question in one scrape.
-	ask(*scrape) answer
-	// question returns the question about the whole, as it goes out.
-	question(*scrape) string
-	// ranges returns the ranges of time that it is asked about; nil for the whole.
-	ranges() []ranges.Range
+type figure struct {
+	about
+	asker
 }
 
-func (r row[P]) label() string  { return r.query }
-func (r row[P]) gauge() string  { return r.name }
-func (r row[P]) about() string  { return r.help }
-func (r row[P]) source() source { return r.text.from }
-func (r row[P]) needs() ([]string, string) {
-	return r.fields, r.tag
+// asker asks a row's question, and keeps its partial answers.
+type asker interface {
+	ask(*scrape) answer
+	// known returns the ranges of time that it is asked about; nil for the whole.
+	known() []ranges.Range
 }
-func (r row[P]) desc() *prometheus.Desc {
-	return prometheus.NewDesc(r.name, r.help, nil, nil)
+
+// telemetrySettle is DumpsSettle for telemetry, which is written as it is measured.
+const telemetrySettle = time.Hour
+
+func (r row[P]) keep(c Config) figure {
+	settle := c.DumpsSettle
+	if r.from == telemetry {
+		settle = telemetrySettle
+	}
+	return figure{r.about, kept[P]{r, ranges.New[P](ranges.Config{Mode: c.Ranges, Settle: settle, Now: c.Now})}}
 }
-func (r row[P]) keep(c ranges.Config) figure { return kept[P]{r, ranges.New[P](c)} }
+
+func (a about) desc() *prometheus.Desc { return prometheus.NewDesc(a.name, a.help, nil, nil) }
+
+// question returns the question about the whole, as it goes out.
+func (a about) question(run *scrape) string {
+	if run.Database.API() == influx.APIV3Query {
+		return a.gateway.over(run.measurement(a.from), run.span(a.from), sql)
+	}
+	return a.text.over(run.measurement(a.from), run.span(a.from), influxQL)
+}
 
 // kept is a row and its partial answers.
 type kept[P partial[P]] struct {
@@ -54,15 +55,7 @@ type kept[P partial[P]] struct {
 	partials *ranges.Figure[P]
 }
 
-func (k kept[P]) question(run *scrape) string {
-	measurement, span := run.measurement(k.text.from), run.span(k.text.from)
-	if run.Database.API() == influx.APIV3Query {
-		return k.gateway.over(measurement, span)
-	}
-	return k.text.over(measurement, span)
-}
-
-func (k kept[P]) ranges() []ranges.Range { return k.partials.Map() }
+func (k kept[P]) known() []ranges.Range { return k.partials.Map() }
 
 func (k kept[P]) ask(run *scrape) (a answer) {
 	if run.api != influx.APIV3Query {
@@ -70,19 +63,11 @@ func (k kept[P]) ask(run *scrape) (a answer) {
 			return a
 		}
 	}
-	a = answer{ranges: ranges.State{Ranges: 1}}
-	if k.gateway.value == nil {
-		a.err = fmt.Errorf("%w: a gateway of the old service's kind is not asked for series of VMs", influx.ErrRefused)
-		return a
-	}
-	if a.value, a.known, a.err = k.askGateway(run); a.err == nil {
-		a.ranges.OldestCheck, a.err = run.now, finite(a.value)
-	}
-	return a
+	return k.askGateway(run)
 }
 
 func (k kept[P]) askInfluxQL(run *scrape) (a answer) {
-	span := run.span(k.text.from)
+	span := run.span(k.from)
 	var found P
 	found, a.ranges, a.err = k.partials.Over(run.ctx, span, func(ctx context.Context, r ranges.Range) (part P, err error) {
 		err = contain(func() (err error) {
@@ -92,7 +77,7 @@ func (k kept[P]) askInfluxQL(run *scrape) (a answer) {
 		return part, err
 	})
 	if a.err == nil && found.empty() {
-		a.err = run.prove(k.text.from, k.fields)
+		a.err = run.prove(k.from, k.fields)
 	}
 	if a.err != nil {
 		return a
@@ -110,7 +95,7 @@ func (k kept[P]) askInfluxQL(run *scrape) (a answer) {
 // over asks the row's question about one range of time.
 func (k kept[P]) over(ctx context.Context, run *scrape, r ranges.Range) (P, error) {
 	var found, nothing P
-	question := influx.Question{Statement: k.text.over(run.measurement(k.text.from), r), MaxBytes: k.maxBytes}
+	question := influx.Question{Statement: k.text.over(run.measurement(k.from), r, influxQL), MaxBytes: k.maxBytes}
 	err := run.Database.Query(ctx, question, func(row influx.Row) (err error) {
 		found, err = k.read(found, row)
 		return err

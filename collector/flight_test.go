@@ -70,13 +70,10 @@ func newScraper(t *testing.T, db *slowDatabase, mode ranges.Mode) scraper {
 	if err != nil {
 		t.Fatal(err)
 	}
-	col, err := collector.New(collector.Config{
+	col := collector.New(collector.Config{
 		Database: client, DumpsMeasurement: "d", TelemetryMeasurement: "t", TelemetryLookback: time.Hour, Ranges: mode,
 		Logger: log.NewNopLogger(), Now: time.Now,
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	return scraper{col.Handler(collector.HandlerConfig{Self: prometheus.NewRegistry(), Timeout: time.Minute}), col}
 }
 

@@ -53,13 +53,10 @@ func (d told) collector(tb testing.TB, logger log.Logger) *collector.Collector {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	col, err := collector.New(collector.Config{
+	col := collector.New(collector.Config{
 		Database: client, DumpsMeasurement: "d", TelemetryMeasurement: "t", TelemetryLookback: time.Hour, Ranges: ranges.Whole,
 		Logger: logger, Now: func() time.Time { return recordedNow },
 	})
-	if err != nil {
-		tb.Fatal(err)
-	}
 	return col
 }
 

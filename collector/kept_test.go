@@ -39,13 +39,10 @@ const maxAge = 48 * time.Hour
 // perVMCollectorAt has series for so many VMs.
 func perVMCollectorAt(t testing.TB, db collector.Database, mode ranges.Mode, c *clock, perVM int) *collector.Collector {
 	t.Helper()
-	made, err := collector.New(collector.Config{
+	made := collector.New(collector.Config{
 		Database: db, DumpsMeasurement: influxtest.Dumps, TelemetryMeasurement: influxtest.Telemetry, TelemetryLookback: 24 * time.Hour,
 		Ranges: mode, DumpsSettle: 24 * time.Hour, DumpsMaxAge: maxAge, PerVM: perVM, Logger: log.NewNopLogger(), Now: c.Now,
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	return made
 }
 

@@ -225,13 +225,10 @@ func TestMonth(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		m.col, err = collector.New(collector.Config{
+		m.col = collector.New(collector.Config{
 			Database: client, DumpsMeasurement: "d", TelemetryMeasurement: "t", TelemetryLookback: time.Hour, Ranges: ranges.Whole,
 			Logger: log.NewNopLogger(), Now: time.Now,
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
 		m.handler = m.col.Handler(collector.HandlerConfig{Self: prometheus.NewRegistry(), Timeout: 10 * time.Second, TimeoutOffset: 500 * time.Millisecond})
 		rng := rand.New(rand.NewPCG(*monthSeed, 30))
 		kinds := slices.Sorted(maps.Keys(monthKinds))

@@ -96,13 +96,13 @@ func (c *Collector) days(run *scrape) ([]Day, error) {
 		all[i].Start = first.Add(time.Duration(i) * day)
 	}
 	text := statement{
-		sel: `COUNT("sha256") AS "dumps", SUM("gzip_size_bytes") AS "bytes"`, from: dumps, tail: "GROUP BY time(1d) fill(none)",
+		sel: `COUNT("sha256") AS "dumps", SUM("gzip_size_bytes") AS "bytes"`, tail: "GROUP BY time(1d) fill(none)",
 	}
 	rows := 0
 	span := ranges.Range{From: first.UnixNano(), To: today.Add(day).UnixNano()}
 	err := ranges.Walk(run.ctx, run.now.UnixNano(), span, c.recordsMap(), func(ctx context.Context, r ranges.Range) error {
 		part := make([]Day, overviewDays)
-		err := c.Database.Query(ctx, influx.Question{Statement: text.over(c.DumpsMeasurement, r)}, func(row influx.Row) error {
+		err := c.Database.Query(ctx, influx.Question{Statement: text.over(c.DumpsMeasurement, r, influxQL)}, func(row influx.Row) error {
 			ns, err := row.Time()
 			if err != nil {
 				return err

@@ -2,6 +2,7 @@ package collector
 
 import (
 	"fmt"
+	"maps"
 	"math"
 
 	"memdump_exporter/collector/ranges"
@@ -54,44 +55,47 @@ func (n newest) Merge(other newest) (newest, error) {
 
 func (n newest) empty() bool { return !n.known }
 
-// members are the distinct values of a tag, each with its newest point.
-type members map[string]member
+// byKey is the newest point of each value of a tag, and what that point says beside.
+type byKey[T any] map[string]point[T]
 
-// member is the newest point of one of them.
-type member struct {
-	ns   int64  // since 1970
-	name string // of the VM, in telemetry; empty in dumps
+type point[T any] struct {
+	ns   int64 // since 1970
+	says T
 }
 
-func (m members) Merge(other members) (members, error) {
-	if len(m) < len(other) {
-		m, other = other, m
-	}
-	merged := make(members, len(m))
-	for _, side := range []members{m, other} {
-		for value, point := range side {
-			merged.add(value, point)
-		}
+// members are the distinct values of a tag; a point says the name of the VM, in telemetry.
+type members = byKey[string]
+
+// places are where the newest dump of each VM was made.
+type places = byKey[place]
+
+type place struct{ dom, host string }
+
+func (k byKey[T]) Merge(other byKey[T]) (byKey[T], error) {
+	merged := make(byKey[T], max(len(k), len(other)))
+	maps.Copy(merged, k)
+	for key, p := range other {
+		merged.add(key, p)
 	}
 	return merged, nil
 }
 
-func (m members) empty() bool { return len(m) == 0 }
+func (k byKey[T]) empty() bool { return len(k) == 0 }
 
-func (m members) add(value string, point member) {
-	if known, ok := m[value]; !ok || point.ns > known.ns {
-		m[value] = point
+func (k byKey[T]) add(key string, p point[T]) {
+	if known, ok := k[key]; !ok || p.ns > known.ns {
+		k[key] = p
 	}
 }
 
-// within counts the members whose newest time lies in the range.
-func (m members) within(r ranges.Range) int {
+// within counts the keys whose newest point lies in the range.
+func (k byKey[T]) within(r ranges.Range) int {
 	if r == ranges.All {
-		return len(m)
+		return len(k)
 	}
 	n := 0
-	for _, point := range m {
-		if r.Contains(point.ns) {
+	for _, p := range k {
+		if r.Contains(p.ns) {
 			n++
 		}
 	}

@@ -75,10 +75,10 @@ func TestVMs_Merge(t *testing.T) {
 	if _, err := a.Merge(vmTotals{"x": {1, math.MaxInt64, true}}); !errors.Is(err, errOutOfRange) {
 		t.Errorf("more than 64 bits hold: %v", err)
 	}
-	old, late := vmPlaces{"x": {1, "old", "h1"}, "y": {1, "y", ""}}, vmPlaces{"x": {2, "late", "h2"}}
-	for _, pair := range [][2]vmPlaces{{old, late}, {late, old}} {
+	old, late := places{"x": {1, place{"old", "h1"}}, "y": {1, place{"y", ""}}}, places{"x": {2, place{"late", "h2"}}}
+	for _, pair := range [][2]places{{old, late}, {late, old}} {
 		got, err := pair[0].Merge(pair[1])
-		if want := (vmPlaces{"x": {2, "late", "h2"}, "y": {1, "y", ""}}); err != nil || !maps.Equal(got, want) {
+		if want := (places{"x": {2, place{"late", "h2"}}, "y": {1, place{"y", ""}}}); err != nil || !maps.Equal(got, want) {
 			t.Errorf("got %v, %v", got, err)
 		}
 	}
@@ -93,8 +93,8 @@ func BenchmarkMerge(b *testing.B) {
 		b.Run(fmt.Sprint(vms, " VMs"), func(b *testing.B) {
 			closed, open := members{}, members{}
 			for vm := range vms {
-				closed.add(fmt.Sprint("vm-", vm), member{ns: int64(vm)})
-				open.add(fmt.Sprint("vm-", vm), member{ns: int64(vm + 1)})
+				closed.add(fmt.Sprint("vm-", vm), point[string]{ns: int64(vm)})
+				open.add(fmt.Sprint("vm-", vm), point[string]{ns: int64(vm + 1)})
 			}
 			b.ReportAllocs()
 			for b.Loop() {

@@ -15,22 +15,22 @@ import (
 // vmStats are the rows whose partial answers are series for each VM, asked for by
 // choice. What the servers answer to the first is recorded as "by_vm".
 var vmStats = []stat{
-	row[vmTotals]{
+	row[vmTotals]{about: about{
 		query:    "vm_totals",
-		text:     statement{sel: `COUNT("sha256") AS "dumps", SUM("gzip_size_bytes") AS "bytes", LAST("sha256") AS "last"`, from: dumps, tail: `GROUP BY "vmid"`},
+		from:     dumps,
+		text:     statement{sel: `COUNT("sha256") AS "dumps", SUM("gzip_size_bytes") AS "bytes", LAST("sha256") AS "last"`, tail: `GROUP BY "vmid"`},
 		fields:   []string{"sha256"},
 		tag:      "vmid",
 		maxBytes: maxSetBytes,
-		read:     addVMTotal,
-	},
-	row[vmPlaces]{
+	}, read: addVMTotal},
+	row[places]{about: about{
 		query:    "vm_places",
-		text:     statement{sel: `"sha256","dom","host"`, from: dumps, where: `"vmid" != ''`, tail: `GROUP BY "vmid" ORDER BY time DESC LIMIT 1`},
+		from:     dumps,
+		text:     statement{sel: `"sha256","dom","host"`, where: `"vmid" != ''`, tail: `GROUP BY "vmid" ORDER BY time DESC LIMIT 1`},
 		fields:   []string{"sha256"},
 		tag:      "vmid",
 		maxBytes: maxSetBytes,
-		read:     addVMPlace,
-	},
+	}, read: addPoint("vmid", func(row influx.Row) place { return place{text(row, "dom"), text(row, "host")} })},
 }
 
 // vmMetrics are the series of each VM. Where it was is in one of them alone, so that a
@@ -67,7 +67,7 @@ var vmMetrics = []struct {
 			"1, labelled with the domain and the host that the VM's newest memory dump names. With --collect.per-vm.", []string{"vmid", "dom", "host"}, nil),
 		func(vm vmSeries, give func(float64, ...string)) {
 			if vm.place.ns != 0 {
-				give(1, vm.place.dom, vm.place.host)
+				give(1, vm.place.says.dom, vm.place.says.host)
 			}
 		},
 	},
@@ -79,9 +79,9 @@ var omittedDesc = prometheus.NewDesc("memdump_vms_omitted",
 // vmSeries is what is known of one VM; what is not known is zero.
 type vmSeries struct {
 	vmid  string
-	last  member
+	last  point[string]
 	total vmTotal
-	place vmPlace
+	place point[place]
 }
 
 // perVM gives the series of the most recently dumped VMs. Which those are says the query
@@ -92,19 +92,19 @@ func (s sample) perVM(gauge func(*prometheus.Desc, float64, ...string)) {
 		return
 	}
 	var totals vmTotals
-	var places vmPlaces
+	var placed places
 	for _, a := range s.answers {
 		switch partial := a.partial.(type) {
 		case vmTotals:
 			totals = partial
-		case vmPlaces:
-			places = partial
+		case places:
+			placed = partial
 		}
 	}
 	var vms []vmSeries
 	for vmid, last := range dumped {
 		if !strings.ContainsRune(vmid, utf8.RuneError) {
-			vms = append(vms, vmSeries{vmid, last, totals[vmid], places[vmid]})
+			vms = append(vms, vmSeries{vmid, last, totals[vmid], placed[vmid]})
 		}
 	}
 	slices.SortFunc(vms, func(a, b vmSeries) int {
@@ -181,47 +181,4 @@ func addVMTotal(t vmTotals, row influx.Row) (vmTotals, error) {
 	sum, err := t[vmid].plus(more)
 	t[vmid] = sum
 	return t, err
-}
-
-// vmPlaces are where the newest dump of each VM was made.
-type vmPlaces map[string]vmPlace
-
-type vmPlace struct {
-	ns        int64 // since 1970
-	dom, host string
-}
-
-func (p vmPlaces) Merge(other vmPlaces) (vmPlaces, error) {
-	merged := make(vmPlaces, max(len(p), len(other)))
-	for _, side := range []vmPlaces{p, other} {
-		for vmid, place := range side {
-			merged.add(vmid, place)
-		}
-	}
-	return merged, nil
-}
-
-func (p vmPlaces) add(vmid string, place vmPlace) {
-	if known, ok := p[vmid]; !ok || place.ns > known.ns {
-		p[vmid] = place
-	}
-}
-
-func (p vmPlaces) empty() bool { return len(p) == 0 }
-
-func addVMPlace(p vmPlaces, row influx.Row) (vmPlaces, error) {
-	ns, err := row.Time()
-	if err != nil {
-		return nil, err
-	}
-	place := vmPlace{ns: ns}
-	for column, into := range map[string]*string{"dom": &place.dom, "host": &place.host} {
-		value, _ := row.Value(column) // null where the dump has none
-		*into, _ = value.(string)
-	}
-	if p == nil {
-		p = make(vmPlaces)
-	}
-	p.add(row.Tags["vmid"], place)
-	return p, nil
 }

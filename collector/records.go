@@ -42,60 +42,36 @@ const (
 // list passes on the records asked for, newest first; equal times in the order of their
 // values, so that two servers, and two requests, agree within a page. On a server that
 // refuses the whole it walks back in time.
-func (c *Collector) list(ctx context.Context, q query, row func(Record) error) error {
-	var tie []Record
-	flush := func() error {
-		slices.SortFunc(tie, func(a, b Record) int { return strings.Compare(fmt.Sprint(a.values...), fmt.Sprint(b.values...)) })
-		for _, r := range tie {
-			if err := row(r); err != nil {
-				return err
-			}
-		}
-		tie = tie[:0]
-		return nil
-	}
-	skip, left := q.offset, q.limit
-	inPieces, found := false, false
+func (c *Collector) list(ctx context.Context, q query, each func(Record) error) error {
+	l := listing{each: each, left: q.limit}
+	skip, found, inPieces := q.offset, false, false
 	err := ranges.Walk(ctx, c.Now().UnixNano(), q.span, c.recordsMap(), func(ctx context.Context, r ranges.Range) error {
 		// How many records a piece holds is known only when they have been read, so in
 		// pieces those to skip are read, too.
-		limit, offset := left, skip
+		limit, offset := l.left, skip
 		if inPieces = inPieces || r != q.span; inPieces {
-			limit, offset = left+skip, 0
+			limit, offset = l.left+skip, 0
 		}
-		question := influx.Question{MaxBytes: limit*recordBytes + influx.DefaultMaxBytes}
-		question.Statement = q.statement(c.DumpsMeasurement, r, limit, offset)
+		question := influx.Question{
+			Statement: q.statement(influxQL, recordsInfluxQL, limit, offset).over(c.DumpsMeasurement, r, influxQL),
+			MaxBytes:  limit*recordBytes + influx.DefaultMaxBytes,
+		}
 		if c.Database.API() == influx.APIV3Query {
 			question.API = influx.APIV3Query
-			question.Statement = q.sql(c.DumpsMeasurement, r, limit, offset)
+			question.Statement = q.statement(sql, recordsSQL, limit, offset).over(c.DumpsMeasurement, r, sql)
 		}
-		err := c.Database.Query(ctx, question, func(answer influx.Row) error {
+		err := c.Database.Query(ctx, question, func(row influx.Row) error {
 			found = true
 			if inPieces && skip > 0 {
 				skip--
 				return nil
 			}
-			record := Record{values: make([]any, len(recordColumns))}
-			var err error
-			if record.TimeNs, err = answer.Time(); err != nil {
-				return err
-			}
-			for i, column := range recordColumns {
-				record.values[i], _ = answer.Value(column)
-			}
-			if len(tie) > 0 && tie[0].TimeNs != record.TimeNs {
-				if err := flush(); err != nil {
-					return err
-				}
-			}
-			tie = append(tie, record)
-			left--
-			return nil
+			return l.add(row)
 		})
 		switch {
 		case err != nil:
 			return tooWide(err)
-		case left <= 0:
+		case l.left <= 0:
 			return ranges.ErrStop
 		}
 		return nil
@@ -107,51 +83,70 @@ func (c *Collector) list(ctx context.Context, q query, row func(Record) error) e
 	if err != nil {
 		return err
 	}
-	return flush()
+	return l.flush()
+}
+
+// listing passes on records in their order.
+type listing struct {
+	each func(Record) error
+	left int64    // how many more are wanted
+	tie  []Record // of one time, not yet passed on
+}
+
+func (l *listing) add(row influx.Row) (err error) {
+	record := Record{values: make([]any, len(recordColumns))}
+	if record.TimeNs, err = row.Time(); err != nil {
+		return err
+	}
+	for i, column := range recordColumns {
+		record.values[i], _ = row.Value(column)
+	}
+	if len(l.tie) > 0 && l.tie[0].TimeNs != record.TimeNs {
+		err = l.flush()
+	}
+	l.tie = append(l.tie, record)
+	l.left--
+	return err
+}
+
+func (l *listing) flush() error {
+	slices.SortFunc(l.tie, func(a, b Record) int { return strings.Compare(fmt.Sprint(a.values...), fmt.Sprint(b.values...)) })
+	for _, r := range l.tie {
+		if err := l.each(r); err != nil {
+			return err
+		}
+	}
+	l.tie = l.tie[:0]
+	return nil
 }
 
 // recordsMap is how the server lets itself be asked about dumps, as far as that is known.
 func (c *Collector) recordsMap() []ranges.Range {
 	for _, f := range c.figures {
-		if f.source() == dumps {
-			return f.ranges()
+		if f.from == dumps {
+			return f.known()
 		}
 	}
 	return nil
 }
 
-// statement returns the question in InfluxQL.
-func (q query) statement(measurement string, r ranges.Range, limit, offset int64) string {
-	var columns []string
-	for _, column := range recordColumns {
-		columns = append(columns, influx.Ident(column))
+// What a SELECT names of the records; SQL gives no time unasked.
+var (
+	recordsInfluxQL = `"` + strings.Join(recordColumns, `","`) + `"`
+	recordsSQL      = "time, " + strings.Join(recordColumns, ", ")
+)
+
+// statement returns the question.
+func (q query) statement(in dialect, columns string, limit, offset int64) statement {
+	var conditions []string
+	for _, wanted := range []struct{ tag, value string }{{"vmid", q.vmid}, {"dom", q.dom}} {
+		if wanted.value != "" {
+			conditions = append(conditions, in.name(wanted.tag)+" = "+in.text(wanted.value))
+		}
 	}
 	return statement{
-		sel: strings.Join(columns, ","), tail: page(limit, offset),
-		where: q.filter(func(tag, value string) string { return influx.Ident(tag) + " = " + influx.String(value) }),
-	}.over(measurement, r)
-}
-
-// sql returns it for a gateway of the old service's kind.
-func (q query) sql(measurement string, r ranges.Range, limit, offset int64) string {
-	return gatewayStatement{
-		sel: "time, " + strings.Join(recordColumns, ", "), tail: page(limit, offset),
-		where: q.filter(func(tag, value string) string { return tag + " = '" + strings.ReplaceAll(value, "'", "''") + "'" }),
-	}.over(measurement, r)
-}
-
-func page(limit, offset int64) string {
-	return fmt.Sprintf("ORDER BY time DESC LIMIT %d OFFSET %d", limit, offset)
-}
-
-// filter joins the conditions on names, each written by equal.
-func (q query) filter(equal func(tag, value string) string) string {
-	var conditions []string
-	if q.vmid != "" {
-		conditions = append(conditions, equal("vmid", q.vmid))
+		sel:   columns,
+		where: strings.Join(conditions, " AND "),
+		tail:  fmt.Sprintf("ORDER BY time DESC LIMIT %d OFFSET %d", limit, offset),
 	}
-	if q.dom != "" {
-		conditions = append(conditions, equal("dom", q.dom))
-	}
-	return strings.Join(conditions, " AND ")
 }

@@ -9,17 +9,17 @@ func TestQuery_texts(t *testing.T) {
 		t.Fatal(err)
 	}
 	columns := `"dom","vmid","sha256","duration_sec","gzip_size_bytes","ctime","mtime","atime","dump_path"`
-	if got, want := q.statement(`m"x`, q.span, 3, 4), `SELECT `+columns+` FROM "m\"x" WHERE "vmid" = 'it\'s' AND "dom" = 'a\\b' AND time >= 1000000000 AND time < 2000000000 ORDER BY time DESC LIMIT 3 OFFSET 4`; got != want {
+	if got, want := q.statement(influxQL, recordsInfluxQL, 3, 4).over(`m"x`, q.span, influxQL), `SELECT `+columns+` FROM "m\"x" WHERE "vmid" = 'it\'s' AND "dom" = 'a\\b' AND time >= 1000000000 AND time < 2000000000 ORDER BY time DESC LIMIT 3 OFFSET 4`; got != want {
 		t.Errorf("InfluxQL\n got %s\nwant %s", got, want)
 	}
-	sql := `SELECT time, dom, vmid, sha256, duration_sec, gzip_size_bytes, ctime, mtime, atime, dump_path FROM `
-	if got, want := q.sql(`My WHERE`, q.span, 3, 4), sql+`"My WHERE" WHERE vmid = 'it''s' AND dom = 'a\b' AND time >= '1970-01-01T00:00:01Z' AND time < '1970-01-01T00:00:02Z' ORDER BY time DESC LIMIT 3 OFFSET 4`; got != want {
+	selected := `SELECT time, dom, vmid, sha256, duration_sec, gzip_size_bytes, ctime, mtime, atime, dump_path FROM `
+	if got, want := q.statement(sql, recordsSQL, 3, 4).over(`My WHERE`, q.span, sql), selected+`"My WHERE" WHERE vmid = 'it''s' AND dom = 'a\b' AND time >= '1970-01-01T00:00:01Z' AND time < '1970-01-01T00:00:02Z' ORDER BY time DESC LIMIT 3 OFFSET 4`; got != want {
 		t.Errorf("SQL\n got %s\nwant %s", got, want)
 	}
 	if q, err = parseQuery("to=2", 0); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := q.sql(`m`, q.span, 1, 0), sql+`m WHERE time < '1970-01-01T00:00:02Z' ORDER BY time DESC LIMIT 1 OFFSET 0`; got != want {
+	if got, want := q.statement(sql, recordsSQL, 1, 0).over(`m`, q.span, sql), selected+`m WHERE time < '1970-01-01T00:00:02Z' ORDER BY time DESC LIMIT 1 OFFSET 0`; got != want {
 		t.Errorf("SQL\n got %s\nwant %s", got, want)
 	}
 }

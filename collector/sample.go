@@ -20,7 +20,7 @@ type sample struct {
 // known.
 func membersOf(figures []figure, answers []answer, query string) (members, bool) {
 	for i, f := range figures {
-		if f.label() == query && answers[i].err == nil {
+		if f.query == query && answers[i].err == nil {
 			m, ok := answers[i].partial.(members)
 			return m, ok
 		}
@@ -31,7 +31,7 @@ func membersOf(figures []figure, answers []answer, query string) (members, bool)
 // Describe sends every descriptor of the table, and of the scrape about itself.
 func (s sample) Describe(ch chan<- *prometheus.Desc) {
 	for _, f := range s.figures {
-		if f.gauge() != "" {
+		if f.name != "" {
 			ch <- f.desc()
 		}
 	}
@@ -67,13 +67,13 @@ func (s sample) Collect(ch chan<- prometheus.Metric) {
 		} else if a.known {
 			gauge(f.desc(), a.value)
 		}
-		gauge(successDesc, success, f.label())
-		gauge(durationDesc, a.took.Seconds(), f.label())
+		gauge(successDesc, success, f.query)
+		gauge(durationDesc, a.took.Seconds(), f.query)
 		if a.ranges.Ranges > 0 {
-			gauge(rangesDesc, float64(a.ranges.Ranges), f.label())
+			gauge(rangesDesc, float64(a.ranges.Ranges), f.query)
 		}
 		if oldest := a.ranges.OldestCheck; !oldest.IsZero() {
-			gauge(oldestDesc, seconds(oldest.UnixNano()), f.label())
+			gauge(oldestDesc, seconds(oldest.UnixNano()), f.query)
 		}
 	}
 	s.coverage(gauge)

@@ -3,7 +3,6 @@ package collector
 import (
 	"fmt"
 	"math"
-	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -13,10 +12,22 @@ import (
 
 // A row is one gauge: everything about it stands here. P is its partial answer.
 type row[P partial[P]] struct {
+	about
+	// read adds one row of an answer to a partial.
+	read func(P, influx.Row) (P, error)
+	// value is the gauge's value over a range; false when there is none to give. A row
+	// without a gauge of its own has none.
+	value func(P, ranges.Range) (float64, bool)
+}
+
+// about is what a row says and asks.
+type about struct {
 	query string // value of the label {query}
 	name  string // name of the gauge
 	help  string
-	// text is the question, complete but for the measurement and the range of time.
+	// from is the measurement that the question is about; text is complete but for its name
+	// and the range of time.
+	from source
 	text statement
 	// fields must exist in the measurement before an empty answer is believed; none
 	// means that any field will do.
@@ -25,13 +36,8 @@ type row[P partial[P]] struct {
 	tag string
 	// maxBytes bounds an answer; 0 means the client's default.
 	maxBytes int64
-	// gateway is the question where InfluxQL is not spoken (gateway.go).
-	gateway gatewayStatement
-	// read adds one row of an answer to a partial.
-	read func(P, influx.Row) (P, error)
-	// value is the gauge's value over a range; false when there is none to give. A row
-	// without a gauge of its own has none.
-	value func(P, ranges.Range) (float64, bool)
+	// gateway is the question where InfluxQL is not spoken.
+	gateway gatewayQuestion
 }
 
 // stats is the table of all gauges read from InfluxDB: Describe, Collect, the tests
@@ -40,71 +46,63 @@ type row[P partial[P]] struct {
 // Where a gauge says what emptiness means, it is that of a measurement that exists:
 // without it there is no sample at all.
 var stats = []stat{
-	row[total]{
+	row[total]{about{
 		query:   "dumps",
 		name:    "memdump_dumps",
 		help:    "Memory dumps on record: points with a sha256, of all time. 0 when there is none.",
-		text:    statement{sel: `COUNT("sha256") AS "value"`, from: dumps},
+		from:    dumps,
+		text:    statement{sel: `COUNT("sha256") AS "value"`},
 		fields:  []string{"sha256"},
-		gateway: gatewayStatement{sel: `COUNT(sha256) AS dump_count`, value: onlyCount},
-		read:    addTotal,
-		value:   whole,
-	},
-	row[members]{
+		gateway: gatewayQuestion{statement{sel: `COUNT(sha256) AS dump_count`}, onlyCount},
+	}, addTotal, whole},
+	row[members]{about{
 		query:    dumpedVMs,
 		name:     "memdump_dumped_vms",
 		help:     "VMs with a memory dump on record: distinct vmid among the dumps, of all time; dumps without a vmid count for none. 0 when there is none.",
-		text:     statement{sel: `LAST("sha256") AS "value"`, from: dumps, where: `"vmid" != ''`, tail: `GROUP BY "vmid"`},
+		from:     dumps,
+		text:     statement{sel: `LAST("sha256") AS "value"`, where: `"vmid" != ''`, tail: `GROUP BY "vmid"`},
 		fields:   []string{"sha256"},
 		tag:      "vmid",
 		maxBytes: maxSetBytes,
-		gateway:  gatewayStatement{sel: `COUNT(DISTINCT vmid) AS unique_vms`, value: onlyCount},
-		read:     addMember("vmid"),
-		value:    distinct,
-	},
-	row[total]{
+		gateway:  gatewayQuestion{statement{sel: `COUNT(DISTINCT vmid) AS unique_vms`}, onlyCount},
+	}, addNamed("vmid"), distinct},
+	row[total]{about{
 		query:   "compressed_bytes",
 		name:    "memdump_dumps_compressed_bytes",
 		help:    "Size of the memory dumps on record after compression (gzip_size_bytes), of all time, in bytes. Exact up to 2^53 (8 PiB), beyond that the nearest float64. 0 when there is none.",
-		text:    statement{sel: `SUM("gzip_size_bytes") AS "value"`, from: dumps},
+		from:    dumps,
+		text:    statement{sel: `SUM("gzip_size_bytes") AS "value"`},
 		fields:  []string{"gzip_size_bytes"},
-		gateway: gatewayStatement{sel: `SUM(gzip_size_bytes) AS total_size`, value: onlyCount},
-		read:    addTotal,
-		value:   whole,
-	},
-	row[mean]{
+		gateway: gatewayQuestion{statement{sel: `SUM(gzip_size_bytes) AS total_size`}, onlyCount},
+	}, addTotal, whole},
+	row[mean]{about{
 		query:   "duration_mean",
 		name:    "memdump_dump_duration_mean_seconds",
 		help:    "Mean time that a memory dump on record took (duration_sec), of all time, in seconds. Absent when there is none.",
-		text:    statement{sel: `SUM("duration_sec") AS "sum", COUNT("duration_sec") AS "count", MEAN("duration_sec") AS "mean"`, from: dumps},
+		from:    dumps,
+		text:    statement{sel: `SUM("duration_sec") AS "sum", COUNT("duration_sec") AS "count", MEAN("duration_sec") AS "mean"`},
 		fields:  []string{"duration_sec"},
-		gateway: gatewayStatement{sel: `AVG(duration_sec) AS avg_duration`, value: onlyNumber},
-		read:    addMean,
-		value: func(m mean, _ ranges.Range) (float64, bool) {
-			return m.sum / float64(m.count), m.count > 0
-		},
-	},
-	row[newest]{
+		gateway: gatewayQuestion{statement{sel: `AVG(duration_sec) AS avg_duration`}, onlyNumber},
+	}, addMean, average},
+	row[newest]{about{
 		query:   "last_dump",
 		name:    "memdump_last_dump_timestamp_seconds",
 		help:    "Time of the newest memory dump on record (its start), in seconds since 1970. Absent when there is none.",
-		text:    statement{sel: `"sha256" AS "value"`, from: dumps, tail: `ORDER BY time DESC LIMIT 1`},
+		from:    dumps,
+		text:    statement{sel: `"sha256" AS "value"`, tail: `ORDER BY time DESC LIMIT 1`},
 		fields:  []string{"sha256"},
-		gateway: gatewayStatement{sel: `time`, tail: `ORDER BY time DESC LIMIT 1`, value: onlyTime},
-		read:    addNewest,
-		value:   func(n newest, _ ranges.Range) (float64, bool) { return seconds(n.ns), n.known },
-	},
-	row[members]{
+		gateway: gatewayQuestion{statement{sel: `time`, tail: `ORDER BY time DESC LIMIT 1`}, onlyTime},
+	}, addNewest, latest},
+	row[members]{about{
 		query:    monitoredVMs,
 		name:     "memdump_monitored_vms",
 		help:     "VMs with telemetry in the look-back (--telemetry.lookback, by default the last 24 hours): distinct VMID, by any field. 0 when there is none.",
-		text:     statement{sel: `*`, from: telemetry, where: `"VMID" != ''`, tail: `GROUP BY "VMID" ORDER BY time DESC LIMIT 1`},
+		from:     telemetry,
+		text:     statement{sel: `*`, where: `"VMID" != ''`, tail: `GROUP BY "VMID" ORDER BY time DESC LIMIT 1`},
 		tag:      "VMID",
 		maxBytes: maxSetBytes,
-		gateway:  gatewayStatement{sel: `COUNT(DISTINCT "VMID") AS unique_vms`, value: onlyCount},
-		read:     addMember("VMID"),
-		value:    distinct,
-	},
+		gateway:  gatewayQuestion{statement{sel: `COUNT(DISTINCT "VMID") AS unique_vms`}, onlyCount},
+	}, addNamed("VMID"), distinct},
 }
 
 // The queries whose partial answers say which VMs there are.
@@ -124,37 +122,6 @@ const (
 	dumps     source = iota // one point a memory dump; of interest for all time
 	telemetry               // one point every few seconds for each VM; of interest within the look-back
 )
-
-// statement is an InfluxQL SELECT whose parts are constants.
-type statement struct {
-	sel   string
-	from  source
-	where string
-	tail  string
-}
-
-// over returns the text for a measurement and a range of time. The times are
-// nanoseconds since 1970 as integers, half-open as the range is.
-func (s statement) over(measurement string, r ranges.Range) string {
-	var conditions []string
-	if s.where != "" {
-		conditions = append(conditions, s.where)
-	}
-	if r.From != ranges.All.From {
-		conditions = append(conditions, "time >= "+strconv.FormatInt(r.From, 10))
-	}
-	if r.To != ranges.All.To {
-		conditions = append(conditions, "time < "+strconv.FormatInt(r.To, 10))
-	}
-	text := "SELECT " + s.sel + " FROM " + influx.Ident(measurement)
-	if len(conditions) > 0 {
-		text += " WHERE " + strings.Join(conditions, " AND ")
-	}
-	if s.tail != "" {
-		text += " " + s.tail
-	}
-	return text
-}
 
 // addTotal adds the integer in "value". A negative one is an overflow that the
 // server did not notice: InfluxDB's sums wrap silently.
@@ -204,35 +171,49 @@ func addNewest(n newest, row influx.Row) (newest, error) {
 	return n.Merge(newest{ns, true})
 }
 
-// addMember adds the value of a tag that the question groups by, with its time.
-func addMember(tag string) func(members, influx.Row) (members, error) {
-	return func(m members, row influx.Row) (members, error) {
+// addNamed adds the value of a tag that the question groups by.
+func addNamed(tag string) func(members, influx.Row) (members, error) {
+	return addPoint(tag, func(row influx.Row) string { return text(row, "name") })
+}
+
+// addPoint adds the value of a tag that the question groups by, with the time of its
+// newest point and what that says beside.
+func addPoint[T any](tag string, says func(influx.Row) T) func(byKey[T], influx.Row) (byKey[T], error) {
+	return func(k byKey[T], row influx.Row) (byKey[T], error) {
 		ns, err := row.Time()
 		if err != nil {
 			return nil, err
 		}
-		value, ok := row.Tags[tag]
-		if !ok || value == "" {
+		value := row.Tags[tag]
+		if value == "" {
 			return nil, fmt.Errorf("%w: a series without the tag %q", influx.ErrMalformed, tag)
 		}
-		if _, twice := m[value]; twice && strings.ContainsRune(value, utf8.RuneError) {
+		if _, twice := k[value]; twice && strings.ContainsRune(value, utf8.RuneError) {
 			return nil, fmt.Errorf("%w: several %s that are no text can't be told apart", errOutOfRange, tag)
 		}
-		if m == nil {
-			m = make(members)
+		if k == nil {
+			k = make(byKey[T])
 		}
-		name, _ := row.Value("name")
-		point := member{ns: ns}
-		point.name, _ = name.(string)
-		m.add(value, point)
-		return m, nil
+		k.add(value, point[T]{ns, says(row)})
+		return k, nil
 	}
+}
+
+// text returns a column of text; empty where there is none.
+func text(row influx.Row, column string) string {
+	value, _ := row.Value(column)
+	said, _ := value.(string)
+	return said
 }
 
 // seconds is the nearest float64 of a time in nanoseconds.
 func seconds(ns int64) float64 { return float64(ns/1e9) + float64(ns%1e9)/1e9 }
 
 func whole(t total, _ ranges.Range) (float64, bool) { return float64(t), true }
+
+func average(m mean, _ ranges.Range) (float64, bool) { return m.sum / float64(m.count), m.count > 0 }
+
+func latest(n newest, _ ranges.Range) (float64, bool) { return seconds(n.ns), n.known }
 
 func distinct(m members, r ranges.Range) (float64, bool) { return float64(m.within(r)), true }
 

@@ -36,8 +36,8 @@ func (c *Collector) Statuses() []Status {
 	defer c.mu.Unlock()
 	all := make([]Status, 0, len(c.figures))
 	for _, f := range c.figures {
-		status := c.last[f.label()]
-		status.Query, status.Gauge = f.label(), f.gauge()
+		status := c.last[f.query]
+		status.Query, status.Gauge = f.query, f.name
 		all = append(all, status)
 	}
 	return all
@@ -47,7 +47,7 @@ func (c *Collector) Statuses() []Status {
 func (c *Collector) note(f figure, a answer, end time.Time) {
 	status := Status{Asked: true, Err: a.err, Duration: a.took, At: end, Ranges: a.ranges}
 	c.mu.Lock()
-	before := c.last[f.label()]
+	before := c.last[f.query]
 	if status.Ranges.Ranges == 0 { // not said
 		status.Ranges = before.Ranges
 	}
@@ -61,10 +61,10 @@ func (c *Collector) note(f figure, a answer, end time.Time) {
 	if news {
 		status.logged = end
 	}
-	c.last[f.label()] = status
+	c.last[f.query] = status
 	c.mu.Unlock()
 
-	fields := []any{"query", f.label(), "took", a.took, "ranges", status.Ranges.Ranges}
+	fields := []any{"query", f.query, "took", a.took, "ranges", status.Ranges.Ranges}
 	if ranged := status.Ranges.Ranged; ranged != before.Ranges.Ranged {
 		_ = level.Info(c.Logger).Log(append([]any{"msg", map[bool]string{
 			true:  "asking in ranges of time from now on, as the whole was refused or took too long",
@@ -73,7 +73,7 @@ func (c *Collector) note(f figure, a answer, end time.Time) {
 	}
 	switch {
 	case a.err != nil:
-		c.errors.WithLabelValues(f.label(), status.Reason).Inc()
+		c.errors.WithLabelValues(f.query, status.Reason).Inc()
 		c.logFailure(a.err, news, append([]any{"msg", "query failed", "reason", status.Reason, "in_a_row", status.failures}, fields...)...)
 	case before.Err != nil && !errors.Is(before.Err, influx.ErrCanceled):
 		_ = level.Info(c.Logger).Log(append([]any{"msg", "query succeeds again", "after_failures", before.failures}, fields...)...)

@@ -24,13 +24,10 @@ func TestLog(t *testing.T) {
 	db := newFake(t, func(_ context.Context, statement string) (bool, error) {
 		return failure != nil && strings.Contains(statement, sumOfBytes), failure
 	})
-	col, err := collector.New(collector.Config{
+	col := collector.New(collector.Config{
 		Database: db, DumpsMeasurement: "mem_dumps", TelemetryMeasurement: "vm_info", TelemetryLookback: 24 * time.Hour, Ranges: ranges.Whole,
 		Logger: level.NewFilter(log.NewLogfmtLogger(&lines), level.AllowInfo()), Now: func() time.Time { return c.now },
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, step := range []struct {
 		scrapes int
 		failure error

@@ -41,10 +41,7 @@ func runBackfill(ctx context.Context, o options, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	c, err := newCollector(o, client, log.NewNopLogger())
-	if err != nil {
-		return err
-	}
+	c := newCollector(o, client, log.NewNopLogger())
 	if _, err := os.Stat(o.backfill.output); err == nil {
 		return fmt.Errorf("--output: %s is there already: expected the name of a new file", o.backfill.output)
 	}

@@ -140,12 +140,7 @@ func (c *check) configuration() {
 		c.wrong("configuration", "", err)
 		return
 	}
-	made, err := newCollector(c.options, client, log.NewNopLogger())
-	if err != nil {
-		c.wrong("configuration", "", err)
-		return
-	}
-	c.client, c.collector = client, made
+	c.client, c.collector = client, newCollector(c.options, client, log.NewNopLogger())
 	credentials := "no credentials"
 	for _, given := range []struct {
 		set  bool

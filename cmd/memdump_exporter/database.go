@@ -45,8 +45,8 @@ func newClient(o options) (*influx.Client, error) {
 	return client, err
 }
 
-// newCollector makes the collector from the flags.
-func newCollector(o options, client *influx.Client, logger log.Logger) (*collector.Collector, error) {
+// newCollector makes the collector from the flags, which parse has checked.
+func newCollector(o options, client *influx.Client, logger log.Logger) *collector.Collector {
 	perVM := 0
 	if o.perVM {
 		perVM = o.perVMLimit

@@ -39,10 +39,7 @@ func newHandler(o options, base, logger log.Logger, counters ...prometheus.Colle
 	if o.tls.InsecureSkipVerify {
 		_ = level.Warn(logger).Log("msg", "the certificate of InfluxDB is not verified (--influx.tls.insecure-skip-verify)")
 	}
-	metrics, err := newCollector(o, client, logger)
-	if err != nil {
-		return nil, err
-	}
+	metrics := newCollector(o, client, logger)
 	self := prometheus.NewRegistry()
 	self.MustRegister(
 		collectors.NewGoCollector(),
