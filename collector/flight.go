@@ -9,7 +9,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	dto "github.com/prometheus/client_model/go"
 
 	"memdump_exporter/influx"
 )
@@ -21,7 +20,7 @@ const (
 	joinWithin = time.Second
 	// writeGrace is how long a scraper may take to read its answer.
 	writeGrace = 5 * time.Second
-	// mostForms is how many encodings of one answer are kept for those who wait for it.
+	// mostForms is how many answers of a run are kept for those who wait for it.
 	mostForms = 8
 )
 
@@ -49,9 +48,9 @@ func (f *flight) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		late = true
 	case <-r.Context().Done():
 	}
-	state := run.state(late)
+	answer := run.answer(r, late)
 	f.leave(run, late)
-	state.form(r).writeTo(w)
+	answer().writeTo(w)
 }
 
 // join returns the run that answers a scrape, which waits until a time at most.
@@ -112,8 +111,7 @@ func (l *lease) Deadline() (time.Time, bool) {
 
 // run is one run of the queries.
 type run struct {
-	*Collector
-	handler HandlerConfig
+	*flight
 	began   time.Time
 	lease   *lease
 	cancel  context.CancelCauseFunc
@@ -125,27 +123,29 @@ type run struct {
 	now     time.Time
 	answers []*answer // nil while not given
 	missed  []bool    // a scrape has given up waiting for it, which is noted
-	states  map[stateKey]*state
+	forms   map[formKey]func() *form
 }
 
-type stateKey struct {
-	answered int
-	late     bool
+// formKey tells one answer of a run from another: what was known, how what was not is named,
+// and what the request says of the form.
+type formKey struct {
+	answered         int
+	late             bool
+	accept, encoding string
 }
 
 // start begins a run. The flight is locked.
 func (f *flight) start(until time.Time) *run {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	r := &run{
-		Collector: f.Collector,
-		handler:   f.HandlerConfig,
-		began:     time.Now(),
-		lease:     &lease{Context: ctx, until: until},
-		cancel:    cancel,
-		done:      make(chan struct{}),
-		answers:   make([]*answer, len(f.figures)),
-		missed:    make([]bool, len(f.figures)),
-		states:    make(map[stateKey]*state),
+		flight:  f,
+		began:   time.Now(),
+		lease:   &lease{Context: ctx, until: until},
+		cancel:  cancel,
+		done:    make(chan struct{}),
+		answers: make([]*answer, len(f.figures)),
+		missed:  make([]bool, len(f.figures)),
+		forms:   make(map[formKey]func() *form),
 	}
 	go func() {
 		defer cancel(nil)
@@ -194,9 +194,10 @@ func (r *run) give(i int, a answer) {
 	}
 }
 
-// state is what is known by now. To a scrape whose time is over, a query that has not
-// answered has failed; that is noted once, however many scrapes say so.
-func (r *run) state(late bool) *state {
+// answer returns the answer to a scrape by what is known by now, encoded once for all that
+// get the same. To a scrape whose time is over, a query that has not answered has failed;
+// that is noted once, however many scrapes say so.
+func (r *run) answer(request *http.Request, late bool) func() *form {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	answered := 0
@@ -217,66 +218,33 @@ func (r *run) state(late bool) *state {
 			r.note(r.figures[i], answers[i], r.Now())
 		}
 	}
-	key := stateKey{answered, late && answered < len(answers)}
-	s := r.states[key]
-	if s == nil {
-		s = newState(sample{r.Collector, r.server, r.now, answers}, r.handler)
-		r.states[key] = s
-	}
-	return s
-}
-
-// state is what some scrapes of a run are answered with, gathered once and encoded once
-// for each form that they ask for.
-type state struct {
-	*Collector
-	handler http.Handler
-
-	mu    sync.Mutex
-	forms map[string]func() *form // by what the request says of the form
-}
-
-func newState(s sample, h HandlerConfig) *state {
-	gather := sync.OnceValues(func() ([]*dto.MetricFamily, error) {
-		registry := prometheus.NewRegistry()
-		registry.MustRegister(s)
-		return prometheus.Gatherers{h.Self, registry}.Gather()
-	})
-	return &state{
-		Collector: s.Collector,
-		handler: promhttp.HandlerFor(prometheus.GathererFunc(gather), promhttp.HandlerOpts{
-			ErrorLog:          h.ErrorLog,
-			ErrorHandling:     promhttp.ContinueOnError,
-			Registry:          h.Self,
-			EnableOpenMetrics: true,
-		}),
-		forms: make(map[string]func() *form),
-	}
-}
-
-// form returns the answer in the form that the request asks for.
-func (s *state) form(r *http.Request) *form {
-	asked := r.Header.Get("Accept") + "\n" + r.Header.Get("Accept-Encoding")
-	s.mu.Lock()
-	encode, ok := s.forms[asked]
+	key := formKey{answered, late && answered < len(answers), request.Header.Get("Accept"), request.Header.Get("Accept-Encoding")}
+	encode, ok := r.forms[key]
 	if !ok {
-		encode = sync.OnceValue(func() *form { return s.encode(r) })
-		if len(s.forms) < mostForms {
-			s.forms[asked] = encode
+		s := sample{r.Collector, r.server, r.now, answers}
+		encode = sync.OnceValue(func() *form { return r.encode(s, request) })
+		if len(r.forms) < mostForms {
+			r.forms[key] = encode
 		}
 	}
-	s.mu.Unlock()
-	return encode()
+	return encode
 }
 
-func (s *state) encode(r *http.Request) *form {
+func (r *run) encode(s sample, request *http.Request) *form {
 	f := &form{header: make(http.Header), status: http.StatusOK}
 	err := contain(func() error {
-		s.handler.ServeHTTP(f, r)
+		registry := prometheus.NewRegistry()
+		registry.MustRegister(s)
+		promhttp.HandlerFor(prometheus.Gatherers{r.Self, registry}, promhttp.HandlerOpts{
+			ErrorLog:          r.ErrorLog,
+			ErrorHandling:     promhttp.ContinueOnError,
+			Registry:          r.Self,
+			EnableOpenMetrics: true,
+		}).ServeHTTP(f, request)
 		return nil
 	})
 	if err != nil {
-		s.logFailure(err, true, "msg", "encoding the metrics failed")
+		r.logFailure(err, true, "msg", "encoding the metrics failed")
 		f = &form{header: make(http.Header)}
 		http.Error(f, defectText, http.StatusInternalServerError)
 	}
