@@ -39,7 +39,7 @@ func newClient(o options) (*influx.Client, error) {
 	})
 	if wrong := (*influx.ConfigError)(nil); errors.As(err, &wrong) {
 		if flag, ok := flagOf[wrong.Setting]; ok {
-			return nil, errors.New(flag + " " + wrong.Problem)
+			return nil, usageError{errors.New(flag + " " + wrong.Problem)}
 		}
 	}
 	return client, err

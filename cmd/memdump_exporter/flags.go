@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"time"
 
@@ -62,7 +63,14 @@ func newApplication(o *options) *kingpin.Application {
 	app := kingpin.New(name, "Prometheus exporter for the memory dumps of virtual machines, as recorded in InfluxDB 1.x, 2.x or 3.x.")
 	app.HelpFlag.Short('h')
 	app.Version(version.Print(name))
+	o.influxFlags(app)
+	o.collectorFlags(app)
+	o.serverFlags(app)
+	o.commands(app)
+	return app
+}
 
+func (o *options) influxFlags(app *kingpin.Application) {
 	app.Flag("influx.url", "Base URL of InfluxDB or of a gateway in front of it; a path prefix is kept.").
 		Envar("INFLUX_URL").Default("http://localhost:8181").StringVar(&o.influxURL)
 	app.Flag("influx.db", "Database: on 2.x the name of a bucket or of a DBRP mapping.").
@@ -93,7 +101,9 @@ func newApplication(o *options) *kingpin.Application {
 		Envar("INFLUX_TLS_INSECURE_SKIP_VERIFY").BoolVar(&o.tls.InsecureSkipVerify)
 	app.Flag("influx.ranges", "When to ask about a figure in ranges of time and keep the answers about closed ones: cached (always), whole (never), or auto: when InfluxDB refuses to answer about the whole, or takes more than a quarter of a scrape's time for it.").
 		Envar("INFLUX_RANGES").Default(string(ranges.Auto)).StringVar(&o.influxRanges)
+}
 
+func (o *options) collectorFlags(app *kingpin.Application) {
 	app.Flag("dumps.measurement", "Measurement that holds a point for each memory dump.").
 		Default("mem_dumps").StringVar(&o.dumpsMeasurement)
 	app.Flag("dumps.settle", "How late after a dump's start its point may arrive and still show with the next scrape, while figures are kept in ranges.").
@@ -109,7 +119,9 @@ func newApplication(o *options) *kingpin.Application {
 		BoolVar(&o.perVM)
 	app.Flag("collect.per-vm.limit", "For how many VMs, the most recently dumped; memdump_vms_omitted counts the others.").
 		Default("500").IntVar(&o.perVMLimit)
+}
 
+func (o *options) serverFlags(app *kingpin.Application) {
 	app.Flag("scrape.timeout", "Time that a scrape may take when the scraper does not announce its own (Prometheus does).").
 		Default("10s").DurationVar(&o.scrapeTimeout)
 	app.Flag("scrape.timeout-offset", "How much earlier than the scraper's timeout a scrape is answered with what is there by then.").
@@ -126,7 +138,9 @@ func newApplication(o *options) *kingpin.Application {
 		Default("info").StringVar(&o.logLevel)
 	app.Flag("log.format", "Form of a log line: logfmt or json.").
 		Default("logfmt").StringVar(&o.logFormat)
+}
 
+func (o *options) commands(app *kingpin.Application) {
 	app.Command(serveCommand, "Serve the metrics; what is done where no command is given.").Default()
 	check := app.Command(checkCommand, "Look step by step whether a scrape would succeed, and say what to change. Ends with 0 when all is well, 1 when something is wrong.")
 	check.Flag("output", "Form of the result: text or json.").Default("text").StringVar(&o.checkOutput)
@@ -139,7 +153,6 @@ func newApplication(o *options) *kingpin.Application {
 	o.backfill.labels = make(map[string]string)
 	backfill.Flag("label", "Label that Prometheus adds to what it scrapes, such as job=memdump and instance=HOST:PORT, so that a graph runs on into the live series; repeatable.").
 		StringMapVar(&o.backfill.labels)
-	return app
 }
 
 // parse reads the arguments; done is true when --help or --version was answered.
@@ -154,12 +167,38 @@ func parse(args []string, stdout, stderr io.Writer) (o options, done bool, err e
 	case done:
 		return o, true, nil
 	case err != nil:
-		return o, false, usageError{fmt.Errorf("%w, try --help", err)}
+		return o, false, usageError{fmt.Errorf("%w, try --help", nameFlag(app, args, err))}
 	}
 	if err := o.check(); err != nil {
 		return o, false, usageError{err}
 	}
 	return o, false, nil
+}
+
+// nameFlag finds the flag whose value kingpin could not read, which its error leaves out.
+func nameFlag(app *kingpin.Application, args []string, err error) error {
+	type setting struct{ name, text string }
+	given := make(map[setting]*kingpin.FlagModel)
+	for _, flag := range app.Model().Flags {
+		if text := os.Getenv(flag.Envar); text != "" {
+			given[setting{flag.Envar, text}] = flag
+		}
+	}
+	if parsed, wrong := app.ParseContext(args); wrong == nil {
+		for _, element := range parsed.Elements {
+			if flag, ok := element.Clause.(*kingpin.FlagClause); ok && element.Value != nil {
+				given[setting{"--" + flag.Model().Name, *element.Value}] = flag.Model()
+			}
+		}
+	}
+	for set, flag := range given {
+		if wrong := flag.Value.Set(set.text); wrong != nil && len(flag.Default) > 0 {
+			return fmt.Errorf("%s is %q: expected a value such as %s", set.name, set.text, flag.Default[0])
+		} else if wrong != nil {
+			return fmt.Errorf("%s: %w", set.name, wrong)
+		}
+	}
+	return err
 }
 
 // usageError is one of whoever called.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -60,19 +61,24 @@ func TestRun_refuses(t *testing.T) {
 		"--influx.username=u --influx.token=s3cr3t":       "--influx.username",
 		"--influx.username=u --influx.auth-scheme=Bearer": "--influx.auth-scheme",
 		"--influx.username=u --influx.password=s3cr3t --influx.password-file=f": "--influx.password-file",
-		"--influx.tls.cert-file=f":           "--influx.tls.key-file",
-		"--influx.tls.ca-file=/no/such":      "--influx.tls.ca-file",
-		"--influx.tls.ca-file=/":             "--influx.tls.ca-file",
-		"check --output=xml":                 "--output",
-		"--log.level=loud":                   "--log.level",
-		"--log.format=xml":                   "--log.format",
-		"--web.listen-address=127.0.0.1:xyz": "--web.listen-address",
-		"--web.config.file=/no/such":         "--web.config.file",
+		"--influx.tls.cert-file=f":               "--influx.tls.key-file",
+		"--influx.tls.ca-file=/no/such":          "--influx.tls.ca-file",
+		"--influx.tls.ca-file=/":                 "--influx.tls.ca-file",
+		"check --output=xml":                     "--output",
+		"--scrape.timeout=soon":                  `--scrape.timeout is "soon": expected a value such as 10s`,
+		"--records.max-offset=1e3":               "--records.max-offset",
+		"backfill --from=0 --output=f --label=a": "--label: expected KEY=VALUE",
+		"--log.level=loud":                       "--log.level",
+		"--log.format=xml":                       "--log.format",
+		"--web.listen-address=127.0.0.1:xyz":     "--web.listen-address",
+		"--web.config.file=/no/such":             "--web.config.file",
 	} {
 		var stdout, stderr bytes.Buffer
 		err := run(t.Context(), append([]string{"--web.listen-address=127.0.0.1:0"}, strings.Fields(arg)...), &stdout, &stderr)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", arg, err, want)
+		} else if code := exitCode(err, io.Discard); code != 2 && !slices.Contains([]string{"--influx.tls.ca-file", "--web.listen-address", "--web.config.file"}, want) {
+			t.Errorf("%s: exit %d, want 2, at which systemd does not start it again", arg, code)
 		} else if strings.Contains(err.Error()+stdout.String()+stderr.String(), "s3cr3t") {
 			t.Errorf("%s: %v holds the secret", arg, err)
 		}
