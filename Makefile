@@ -26,15 +26,20 @@ RACE := $(shell command -v "$$(go env CC)" >/dev/null 2>&1 && echo -race)
 export PATH := $(PATH):$(CURDIR)/.cache/bin
 need = command -v $(1) >/dev/null || GOBIN=$(CURDIR)/.cache/bin go install -tags remove_all_sd $(PROMETHEUS)/$(1)@$(PROMETHEUS_AT)
 
-.PHONY: all help build image demo test test-image test-kubernetes test-prometheus bench load soak faults sabotage fuzz check fmt vet lint imports rules units workflows compose vuln clean
+.PHONY: all help build reproducible image demo test test-metric test-image test-kubernetes test-prometheus bench load soak faults sabotage fuzz check fmt vet lint imports rules units workflows compose vuln clean
 
-all: check test test-prometheus build ## everything that CI does
+all: check test test-metric test-prometheus reproducible ## everything that CI does
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 build: ## bin/memdump_exporter
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/memdump_exporter ./cmd/memdump_exporter
+
+reproducible: build ## the same bytes from another folder, compiled anew
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && cp -r Makefile go.mod go.sum cmd collector influx "$$dir" && \
+	GOCACHE="$$dir/.cache" $(MAKE) -C "$$dir" build $(foreach v,VERSION REVISION BRANCH DATE,$(v)='$($(v))') && \
+	cmp bin/memdump_exporter "$$dir/bin/memdump_exporter" && sha256sum bin/memdump_exporter
 
 # For another engine: make image ENGINE=podman.
 ENGINE ?= docker

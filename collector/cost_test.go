@@ -115,7 +115,7 @@ func TestCost(t *testing.T) {
 	questions, refused := front.Asked()
 	say("\nA start on 1e6 dumps behind a file limit of 432, with 10 s for a scrape: whole after %d scrape(s), %v, %d questions, %d of them refused.\n", scrapes, time.Since(begin).Round(10*time.Millisecond), questions, refused)
 
-	say("\n%s\n", memory(t))
+	say("\n%s\n", memory(t, 10_000, 32))
 	if *costTable != "" {
 		if err := os.WriteFile(*costTable, []byte(report.String()), 0o644); err != nil {
 			t.Fatal(err)

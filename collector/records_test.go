@@ -187,37 +187,38 @@ func TestRecords_pages(t *testing.T) {
 		t.Fatal(err)
 	}
 	recorded := 0
-	for _, limit := range []int{100_000, 20, 2} {
-		for _, mode := range []ranges.Mode{ranges.Auto, ranges.Cached} {
-			front := influxtest.LimitFiles(t, server.URL, "influxdb-3.8.3", limit)
+	for _, tt := range []struct {
+		limit int
+		mode  ranges.Mode
+	}{{100_000, ranges.Auto}, {100_000, ranges.Cached}, {20, ranges.Cached}, {2, ranges.Auto}} {
+		front := influxtest.LimitFiles(t, server.URL, "influxdb-3.8.3", tt.limit)
+		front.Holds(h)
+		col := collectorAt(t, newClient(t, front.URL, "pages"), tt.mode, &clock{now})
+		scrape(t, col)
+		base := recordsOf(t, col)
+		want := writtenRecords(h)
+		var got []map[string]any
+		pages := 0
+		for path := "/records?limit=37"; path != ""; pages++ {
+			status, p, next := askRecords(t, base+path)
+			if status != 200 {
+				t.Fatalf("HTTP %d: %s", status, p.Error)
+			}
+			got = append(got, p.Records...)
+			path = next
+			// A dump is recorded between two pages.
+			late := influxtest.Point{Measurement: influxtest.Dumps, Tags: map[string]string{"dom": "d", "vmid": "v"}, Fields: map[string]any{"sha256": "late"},
+				TimeNs: now.Add(60*24*time.Hour + time.Duration(recorded)*time.Minute).UnixNano()}
+			recorded++
+			h.Add(late)
 			front.Holds(h)
-			col := collectorAt(t, newClient(t, front.URL, "pages"), mode, &clock{now})
-			scrape(t, col)
-			base := recordsOf(t, col)
-			want := writtenRecords(h)
-			var got []map[string]any
-			pages := 0
-			for path := "/records?limit=37"; path != ""; pages++ {
-				status, p, next := askRecords(t, base+path)
-				if status != 200 {
-					t.Fatalf("HTTP %d: %s", status, p.Error)
-				}
-				got = append(got, p.Records...)
-				path = next
-				// A dump is recorded between two pages.
-				late := influxtest.Point{Measurement: influxtest.Dumps, Tags: map[string]string{"dom": "d", "vmid": "v"}, Fields: map[string]any{"sha256": "late"},
-					TimeNs: now.Add(60*24*time.Hour + time.Duration(recorded)*time.Minute).UnixNano()}
-				recorded++
-				h.Add(late)
-				front.Holds(h)
-				if err := server.Write(t.Context(), "pages", []string{late.Line()}); err != nil {
-					t.Fatal(err)
-				}
+			if err := server.Write(t.Context(), "pages", []string{late.Line()}); err != nil {
+				t.Fatal(err)
 			}
-			sameRecords(t, fmt.Sprint(limit, " files, ", mode), got, want)
-			if wantPages := len(want)/37 + 1; pages != wantPages {
-				t.Errorf("%d pages, want %d", pages, wantPages)
-			}
+		}
+		sameRecords(t, fmt.Sprint(tt.limit, " files, ", tt.mode), got, want)
+		if wantPages := len(want)/37 + 1; pages != wantPages {
+			t.Errorf("%d pages, want %d", pages, wantPages)
 		}
 	}
 }

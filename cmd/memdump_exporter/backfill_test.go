@@ -101,7 +101,7 @@ func TestBackfill(t *testing.T) {
 		{server.URL, now.Add(-500*time.Hour - 7*time.Second), 12345 * time.Second},
 		{limited.URL, now.Add(-700 * time.Hour), 100 * time.Hour},
 		{server.URL, now, time.Hour},
-		{crowded, now.Add(-100 * time.Hour), time.Hour},
+		{crowded, now.Add(-11 * time.Hour), time.Hour},
 	} {
 		file := filepath.Join(dir, fmt.Sprint(i))
 		args := []string{"--influx.url=" + tt.url, "--influx.db=vmstats", "backfill", "--from=" + tt.from.Format(time.RFC3339), fmt.Sprint("--to=", now.Unix()), "--step=" + tt.step.String(), "--output=" + file,
