@@ -87,7 +87,7 @@ func (h history) step(at time.Time) Step {
 func (c *Collector) Backfill(ctx context.Context, b Backfill, each func(Step) error) error {
 	run, _ := c.begin(ctx)
 	if run.api == influx.APIV3Query {
-		return errors.New("a gateway of the old service's kind is not asked for history")
+		return errors.New("a v3-query gateway is not asked for history")
 	}
 	so, err := run.before(b)
 	if err != nil {

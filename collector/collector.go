@@ -71,13 +71,13 @@ var (
 	upDesc = prometheus.NewDesc("memdump_up",
 		"1 when every query of this scrape succeeded, 0 otherwise.", nil, nil)
 	successDesc = prometheus.NewDesc("memdump_query_success",
-		"1 when the query succeeded in this scrape; 0 when its gauge is absent because it failed.", []string{"query"}, nil)
+		"1 when the query succeeded in this scrape; 0 when it failed, and its figure is absent.", []string{"query"}, nil)
 	durationDesc = prometheus.NewDesc("memdump_query_duration_seconds",
 		"Time that the query took in this scrape, in seconds.", []string{"query"}, nil)
 	rangesDesc = prometheus.NewDesc("memdump_query_ranges",
-		"Ranges of time that the query is asked about; 1 when it is asked about the whole. With more, ranges that ended more than --dumps.settle ago (an hour for telemetry) are asked about again after max(10 min, age/100), at latest after a day: a point that arrives later than that, or is deleted, shows by then.", []string{"query"}, nil)
+		"Ranges of time that the query is asked in; 1 when it is asked as a whole. In more than one, a range that ended more than --dumps.settle ago (an hour for telemetry) is asked again after max(10 min, age/100), at the latest after a day: by then a dump shows that arrived late, or was deleted.", []string{"query"}, nil)
 	oldestDesc = prometheus.NewDesc("memdump_query_oldest_check_timestamp_seconds",
-		"When the longest unasked of these ranges was asked about, in seconds since 1970. Absent while some range is not known, as is then the query's gauge.", []string{"query"}, nil)
+		"When the query's oldest answer about a range of time was asked for, in seconds since 1970. Absent while some range has no answer; the figure is then absent too.", []string{"query"}, nil)
 	insecureDesc = prometheus.NewDesc("memdump_influxdb_tls_insecure",
 		"1 when the certificate of InfluxDB is not verified (--influx.tls.insecure-skip-verify), 0 otherwise.", nil, nil)
 	serverDesc = prometheus.NewDesc("memdump_influxdb_info",
@@ -94,7 +94,7 @@ func New(c Config) *Collector {
 	collector := &Collector{
 		Config: c,
 		errors: prometheus.NewCounterVec(prometheus.CounterOpts{Name: errorsName, Help: errorsHelp}, []string{"query", "reason"}),
-		joined: prometheus.NewCounter(prometheus.CounterOpts{Name: "memdump_scrapes_joined_total", Help: "Scrapes that were answered by the queries of another one, which had begun less than a second before."}),
+		joined: prometheus.NewCounter(prometheus.CounterOpts{Name: "memdump_scrapes_joined_total", Help: "Scrapes that joined the run of the queries of another scrape, begun less than a second before."}),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{Name: "memdump_panics_total", Help: "Defects of the exporter (panics) that were contained: the query, answer or page failed, and the log has the stack."}),
 		last:   make(map[string]Status),
 	}

@@ -25,14 +25,14 @@ var coverageGauges = []struct {
 }{
 	{
 		prometheus.NewDesc("memdump_vms_never_dumped",
-			"VMs with telemetry in the look-back and no memory dump on record. A VM's dumps are those whose vmid is its VMID or the name in its newest telemetry.", nil, nil),
+			"Monitored VMs without a memory dump on record. A VM's dumps are those whose vmid is its VMID or the name in its newest telemetry.", nil, nil),
 		func(vms []VM, _ time.Time, _ time.Duration) (float64, bool) {
 			return countVMs(vms, func(vm VM) bool { return vm.LastDump.IsZero() }), true
 		},
 	},
 	{
 		prometheus.NewDesc("memdump_vms_dump_overdue",
-			"VMs with telemetry in the look-back whose newest memory dump is older than --dumps.max-age; those without any are not counted. A VM's dumps are those whose vmid is its VMID or the name in its newest telemetry. Absent while --dumps.max-age is 0.", nil, nil),
+			"Monitored VMs whose newest memory dump is older than --dumps.max-age; VMs without any are not counted. A VM's dumps are those whose vmid is its VMID or the name in its newest telemetry. Absent while --dumps.max-age is 0.", nil, nil),
 		func(vms []VM, now time.Time, maxAge time.Duration) (float64, bool) {
 			return countVMs(vms, func(vm VM) bool { return vm.overdue(now, maxAge) }), maxAge > 0
 		},

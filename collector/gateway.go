@@ -28,7 +28,7 @@ func (s *scrape) mayBeGateway(err error) bool {
 func (a about) askGateway(run *scrape) answer {
 	given := answer{ranges: ranges.State{Ranges: 1}}
 	if a.gateway.value == nil {
-		given.err = fmt.Errorf("%w: a gateway of the old service's kind is not asked for series of VMs", influx.ErrRefused)
+		given.err = fmt.Errorf("%w: a v3-query gateway is not asked for metrics per VM", influx.ErrRefused)
 		return given
 	}
 	rows := 0

@@ -81,7 +81,7 @@ func (c *Collector) Overview(ctx context.Context) Overview {
 	return o
 }
 
-var errNoDays = errors.New("a gateway of the old service's kind is not asked for days")
+var errNoDays = errors.New("a v3-query gateway is not asked for dumps per day")
 
 // days counts the dumps of each of the last days. Where the server refuses so many at
 // once, parts of days add up.

@@ -74,7 +74,7 @@ var vmMetrics = []struct {
 }
 
 var omittedDesc = prometheus.NewDesc("memdump_vms_omitted",
-	"Dumped VMs without series of their own: beyond --collect.per-vm.limit, or of a vmid that is no text. With --collect.per-vm.", nil, nil)
+	"Dumped VMs without metrics of their own: beyond --collect.per-vm.limit, or with a vmid that is not UTF-8. With --collect.per-vm.", nil, nil)
 
 // vmSeries is what is known of one VM; what is not known is zero.
 type vmSeries struct {

@@ -58,7 +58,7 @@ var stats = []stat{
 	row[members]{about{
 		query:    dumpedVMs,
 		name:     "memdump_dumped_vms",
-		help:     "VMs with a memory dump on record: distinct vmid among the dumps, of all time; dumps without a vmid count for none. 0 when there is none.",
+		help:     "VMs with a memory dump on record: distinct vmid among the dumps, of all time; a dump without a vmid adds none. 0 when there is none.",
 		from:     dumps,
 		text:     statement{sel: `LAST("sha256") AS "value"`, where: `"vmid" != ''`, tail: `GROUP BY "vmid"`},
 		fields:   []string{"sha256"},
@@ -78,7 +78,7 @@ var stats = []stat{
 	row[mean]{about{
 		query:   "duration_mean",
 		name:    "memdump_dump_duration_mean_seconds",
-		help:    "Mean time that a memory dump on record took (duration_sec), of all time, in seconds. Absent when there is none.",
+		help:    "Mean duration of the memory dumps on record (duration_sec), of all time, in seconds. Absent when there is none.",
 		from:    dumps,
 		text:    statement{sel: `SUM("duration_sec") AS "sum", COUNT("duration_sec") AS "count", MEAN("duration_sec") AS "mean"`},
 		fields:  []string{"duration_sec"},
@@ -96,7 +96,7 @@ var stats = []stat{
 	row[members]{about{
 		query:    monitoredVMs,
 		name:     "memdump_monitored_vms",
-		help:     "VMs with telemetry in the look-back (--telemetry.lookback, by default the last 24 hours): distinct VMID, by any field. 0 when there is none.",
+		help:     "Monitored VMs: distinct VMID with telemetry of any field in the look-back (--telemetry.lookback, by default the last 24 hours). 0 when there is none.",
 		from:     telemetry,
 		text:     statement{sel: `*`, where: `"VMID" != ''`, tail: `GROUP BY "VMID" ORDER BY time DESC LIMIT 1`},
 		tag:      "VMID",

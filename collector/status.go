@@ -68,7 +68,7 @@ func (c *Collector) note(f figure, a answer, end time.Time) {
 	if ranged := status.Ranges.Ranged; ranged != before.Ranges.Ranged {
 		_ = level.Info(c.Logger).Log(append([]any{"msg", map[bool]string{
 			true:  "asking in ranges of time from now on, as the whole was refused or took too long",
-			false: "asking about the whole again",
+			false: "asking as a whole again",
 		}[ranged]}, fields...)...)
 	}
 	switch {

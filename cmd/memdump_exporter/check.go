@@ -236,7 +236,7 @@ func (c *check) server(ctx context.Context) bool {
 		return c.wrong("server", hint(err), err)
 	}
 	if c.client.API() == influx.APIV3Query || server.Major == 0 && c.gateway(ctx) {
-		c.ok("server", "a gateway that answers /api/v3/query; it can't be asked for fields")
+		c.ok("server", "a v3-query gateway (/api/v3/query); it can't be asked for fields")
 		return true
 	}
 	c.examined = c.collector.Examine(ctx)
@@ -318,7 +318,7 @@ func (c *check) queries(ctx context.Context) {
 		value := "no value, as there is none yet"
 		switch {
 		case f.Gauge == "":
-			value = "series for each VM"
+			value = "metrics per VM"
 		case f.Known:
 			value = fmt.Sprint(f.Value)
 			gauges += fmt.Sprintf("\n%s %v", f.Gauge, f.Value)

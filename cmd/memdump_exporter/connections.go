@@ -47,7 +47,7 @@ func newConnections(openFiles uint64) *connections {
 		mostOfPeer: most * peerSharePerFour / 4,
 		closed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "memdump_exporter_connections_closed_total",
-			Help: "Connections to the exporter that were closed because there were too many; those go first on which no request comes.",
+			Help: "Connections to the exporter that were closed because there were too many; those without a request go first.",
 		}),
 		open:    make(map[net.Conn]*connection),
 		ofPeer:  make(map[string]int),

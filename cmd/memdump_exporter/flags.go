@@ -75,59 +75,59 @@ func (o *options) influxFlags(app *kingpin.Application) {
 		Envar("INFLUX_URL").Default("http://localhost:8181").StringVar(&o.influxURL)
 	app.Flag("influx.db", "Database: on 2.x the name of a bucket or of a DBRP mapping.").
 		Envar("INFLUX_DB").Default("vmstats").StringVar(&o.influxDatabase)
-	app.Flag("influx.api", "How to ask: influxql (/query of InfluxDB 1.x, 2.x and 3.x), v3-query (/api/v3/query of a gateway such as the old service expected), or auto, which asks the latter only where the former is not found.").
+	app.Flag("influx.api", "How to ask: influxql (/query of InfluxDB 1.x, 2.x and 3.x), v3-query (/api/v3/query of a gateway, as the Python service asked it), or auto: v3-query only where there is no /query.").
 		Envar("INFLUX_API").Default(string(influx.APIAuto)).StringVar(&o.influxAPI)
-	app.Flag("influx.token", "Token with the right to read the database (on 1.x: user:password). Better set in the environment or in a file: arguments can be read by every user of the machine.").
+	app.Flag("influx.token", "Token that may read the database (on 1.x: user:password). Better set in the environment or in a file: every user of the machine can read arguments.").
 		Envar("INFLUX_TOKEN").StringVar(&o.influxToken)
-	app.Flag("influx.token-file", "File that holds the token instead; read anew for each request.").
+	app.Flag("influx.token-file", "File that holds the token; read again for each request.").
 		Envar("INFLUX_TOKEN_FILE").StringVar(&o.influxTokenFile)
 	app.Flag("influx.username", "User, instead of a token.").
 		Envar("INFLUX_USERNAME").StringVar(&o.influxUsername)
 	app.Flag("influx.password", "The user's password. Better set in the environment or in a file.").
 		Envar("INFLUX_PASSWORD").StringVar(&o.influxPassword)
-	app.Flag("influx.password-file", "File that holds the password instead; read anew for each request.").
+	app.Flag("influx.password-file", "File that holds the password; read again for each request.").
 		Envar("INFLUX_PASSWORD_FILE").StringVar(&o.influxPasswordFile)
-	app.Flag("influx.auth-scheme", "How credentials are sent: Basic, Token, Bearer, or auto: Basic for a user; for a token Token to 2.x, Bearer to 3.x and to what can't be told.").
+	app.Flag("influx.auth-scheme", "How credentials are sent: Basic, Token, Bearer, or auto: Basic for a user; for a token, Token to 2.x (and to 1.x if it is user:password), otherwise Bearer.").
 		Envar("INFLUX_AUTH_SCHEME").Default(string(influx.SchemeAuto)).StringVar(&o.influxScheme)
-	app.Flag("influx.tls.ca-file", "File with the certificates that InfluxDB's is verified by, instead of the system's; read anew for each request.").
+	app.Flag("influx.tls.ca-file", "File with the CA certificates that InfluxDB's certificate is verified by, instead of the system's; read again for each request.").
 		Envar("INFLUX_TLS_CA_FILE").StringVar(&o.tls.CAFile)
-	app.Flag("influx.tls.cert-file", "File with the certificate to show to InfluxDB; read anew for each request.").
+	app.Flag("influx.tls.cert-file", "File with the client certificate to show to InfluxDB; read again for each request.").
 		Envar("INFLUX_TLS_CERT_FILE").StringVar(&o.tls.CertFile)
-	app.Flag("influx.tls.key-file", "File with the key of that certificate.").
+	app.Flag("influx.tls.key-file", "File with the key of the client certificate; read again for each request.").
 		Envar("INFLUX_TLS_KEY_FILE").StringVar(&o.tls.KeyFile)
-	app.Flag("influx.tls.server-name", "Name that InfluxDB's certificate must bear, where it is not that of --influx.url.").
+	app.Flag("influx.tls.server-name", "Name that InfluxDB's certificate must have, where it is not the host of --influx.url.").
 		Envar("INFLUX_TLS_SERVER_NAME").StringVar(&o.tls.ServerName)
-	app.Flag("influx.tls.insecure-skip-verify", "Do not verify InfluxDB's certificate: whoever stands between can read the token and answer in its name.").
+	app.Flag("influx.tls.insecure-skip-verify", "Do not verify InfluxDB's certificate: anyone in between can then read the token and answer in InfluxDB's place.").
 		Envar("INFLUX_TLS_INSECURE_SKIP_VERIFY").BoolVar(&o.tls.InsecureSkipVerify)
-	app.Flag("influx.ranges", "When to ask about a figure in ranges of time and keep the answers about closed ones: cached (always), whole (never), or auto: when InfluxDB refuses to answer about the whole, or takes more than a quarter of a scrape's time for it.").
+	app.Flag("influx.ranges", "When to ask for a figure in ranges of time and keep the answers about ranges that have ended: cached (always), whole (never), or auto: when InfluxDB refuses to answer as a whole, or takes more than a quarter of the time of a scrape.").
 		Envar("INFLUX_RANGES").Default(string(ranges.Auto)).StringVar(&o.influxRanges)
 }
 
 func (o *options) collectorFlags(app *kingpin.Application) {
 	app.Flag("dumps.measurement", "Measurement that holds a point for each memory dump.").
 		Default("mem_dumps").StringVar(&o.dumpsMeasurement)
-	app.Flag("dumps.settle", "How late after a dump's start its point may arrive and still show with the next scrape, while figures are kept in ranges.").
+	app.Flag("dumps.settle", "How late after a dump's start its point may arrive and still show with the next scrape, where figures are asked in ranges.").
 		Default("24h").DurationVar(&o.dumpsSettle)
-	app.Flag("dumps.max-age", "How old the newest dump of a monitored VM may be before memdump_vms_dump_overdue counts it; 0 leaves that metric out.").
+	app.Flag("dumps.max-age", "How old the newest dump of a monitored VM may be before memdump_vms_dump_overdue counts the VM; 0 leaves that metric out.").
 		Default("0s").DurationVar(&o.dumpsMaxAge)
 	app.Flag("telemetry.measurement", "Measurement that holds a point every few seconds for each running VM.").
 		Default("vm_info").StringVar(&o.telemetryMeasurement)
-	app.Flag("telemetry.lookback", "How far back telemetry makes a VM count as monitored.").
+	app.Flag("telemetry.lookback", "How far back the telemetry of a VM makes it a monitored VM (the look-back).").
 		Default("24h").DurationVar(&o.telemetryLookback)
 
-	app.Flag("collect.per-vm", "Give series for each dumped VM, too (memdump_vm_*): two more questions a scrape.").
+	app.Flag("collect.per-vm", "Serve metrics for each dumped VM too (memdump_vm_*): two more queries a scrape.").
 		BoolVar(&o.perVM)
-	app.Flag("collect.per-vm.limit", "For how many VMs, the most recently dumped; memdump_vms_omitted counts the others.").
+	app.Flag("collect.per-vm.limit", "For how many VMs these are served, the most recently dumped; memdump_vms_omitted counts the others.").
 		Default("500").IntVar(&o.perVMLimit)
 }
 
 func (o *options) serverFlags(app *kingpin.Application) {
-	app.Flag("scrape.timeout", "Time that a scrape may take when the scraper does not announce its own (Prometheus does).").
+	app.Flag("scrape.timeout", "Scrape timeout where the scraper does not announce its own (Prometheus does).").
 		Default("10s").DurationVar(&o.scrapeTimeout)
-	app.Flag("scrape.timeout-offset", "How much earlier than the scraper's timeout a scrape is answered with what is there by then.").
+	app.Flag("scrape.timeout-offset", "How much before the scrape timeout a scrape is answered, with what is known by then.").
 		Default("500ms").DurationVar(&o.scrapeTimeoutOffset)
 
-	app.Flag("records.max-offset", "Largest offset that /records accepts: InfluxDB reads all that it skips.").
+	app.Flag("records.max-offset", "Largest offset that /records accepts: InfluxDB reads all records that the offset skips.").
 		Default("100000").Int64Var(&o.recordsMaxOffset)
 
 	app.Flag("web.telemetry-path", "Path under which the metrics are served.").
@@ -136,22 +136,22 @@ func (o *options) serverFlags(app *kingpin.Application) {
 
 	app.Flag("log.level", "Least severe level to log: debug, info, warn or error.").
 		Default("info").StringVar(&o.logLevel)
-	app.Flag("log.format", "Form of a log line: logfmt or json.").
+	app.Flag("log.format", "Format of the log: logfmt or json.").
 		Default("logfmt").StringVar(&o.logFormat)
 }
 
 func (o *options) commands(app *kingpin.Application) {
-	app.Command(serveCommand, "Serve the metrics; what is done where no command is given.").Default()
-	check := app.Command(checkCommand, "Look step by step whether a scrape would succeed, and say what to change. Ends with 0 when all is well, 1 when something is wrong.")
-	check.Flag("output", "Form of the result: text or json.").Default("text").StringVar(&o.checkOutput)
+	app.Command(serveCommand, "Serve the metrics; the default where no command is given.").Default()
+	check := app.Command(checkCommand, "Check step by step whether a scrape would succeed, and say what to change. The exit code is 0 when all is well, 1 when something is wrong.")
+	check.Flag("output", "Format of the result: text or json.").Default("text").StringVar(&o.checkOutput)
 
-	backfill := app.Command(backfillCommand, "Write the history of dumps, dumped VMs, compressed bytes and newest dump as OpenMetrics text with times, for promtool tsdb create-blocks-from openmetrics. A run that was stopped goes on when the same command is given again.")
+	backfill := app.Command(backfillCommand, "Write the history of dumps, dumped VMs, compressed bytes and newest dump as OpenMetrics text with times, for promtool tsdb create-blocks-from openmetrics. A run that was stopped goes on where it was when the same command is given again.")
 	backfill.Flag("from", "First time, such as 2026-01-31T00:00:00Z, or seconds since 1970.").Required().StringVar(&o.backfill.from)
 	backfill.Flag("to", "Latest time; by default now.").StringVar(&o.backfill.to)
 	backfill.Flag("step", "Time between two values.").Default("1h").DurationVar(&o.backfill.step)
-	backfill.Flag("output", "File to write; it must not be there yet.").Required().StringVar(&o.backfill.output)
+	backfill.Flag("output", "File to write; it must not exist yet.").Required().StringVar(&o.backfill.output)
 	o.backfill.labels = make(map[string]string)
-	backfill.Flag("label", "Label that Prometheus adds to what it scrapes, such as job=memdump and instance=HOST:PORT, so that a graph runs on into the live series; repeatable.").
+	backfill.Flag("label", "Label that Prometheus adds to the live series, such as job=memdump and instance=HOST:PORT, so that a graph runs on into them; repeatable.").
 		StringMapVar(&o.backfill.labels)
 }
 

@@ -31,7 +31,7 @@ func newLogWriter(to io.Writer) *logWriter {
 		written: make(chan struct{}),
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "memdump_exporter_log_lines_dropped_total",
-			Help: "Lines of the exporter's log that were dropped because what it is written to does not take them.",
+			Help: "Lines of the log that were dropped because nobody read standard error.",
 		}),
 	}
 	go w.run(to)
