@@ -23,7 +23,7 @@ type Backfill struct {
 	// time between two. All are whole seconds.
 	From, To time.Time
 	Every    time.Duration
-	// Timeout bounds a question; one that takes longer is asked in parts.
+	// Timeout bounds a request; one that takes longer is asked in parts.
 	Timeout time.Duration
 }
 
@@ -179,9 +179,9 @@ func (s *scrape) window(b Backfill, after time.Time, n int) ([]history, error) {
 	begin := after.UnixNano() + 1
 	text := statement{sel: `"sha256","vmid","gzip_size_bytes"`}
 	err := s.walk(b, ranges.Range{From: begin, To: begin + int64(n)*int64(b.Every)}, func(ctx context.Context, r ranges.Range) error {
-		piece := make([]history, n) // of a question that fails half-way, nothing counts
-		question := influx.Question{Statement: text.over(s.DumpsMeasurement, r, influxQL), MaxBytes: maxSetBytes}
-		err := s.Database.Query(ctx, question, func(row influx.Row) error {
+		piece := make([]history, n) // of a request that fails half-way, nothing counts
+		request := influx.Request{Statement: text.over(s.DumpsMeasurement, r, influxQL), MaxBytes: maxSetBytes}
+		err := s.Database.Query(ctx, request, func(row influx.Row) error {
 			ns, err := row.Time()
 			if err != nil {
 				return err

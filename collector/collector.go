@@ -1,6 +1,6 @@
 // Package collector turns what InfluxDB says of memory dumps into metrics. It is the
 // only place where a value becomes a metric, and the only one that knows the
-// measurements, tags and fields. It must know neither flags nor how a question
+// measurements, tags and fields. It must know neither flags nor how a request
 // travels.
 //
 // The first law: a number on /metrics is true, or it is not there.
@@ -23,7 +23,7 @@ import (
 type Database interface {
 	// Query calls row for each row of the answer. After an error, rows already
 	// passed on count for nothing.
-	Query(ctx context.Context, q influx.Question, row func(influx.Row) error) error
+	Query(ctx context.Context, q influx.Request, row func(influx.Row) error) error
 	// Identify returns which server answers, kept from the first answer.
 	Identify(ctx context.Context) (influx.Server, error)
 	// API returns which API to ask; APIAuto where a gateway may answer.

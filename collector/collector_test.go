@@ -370,7 +370,7 @@ func (f fake) Identify(context.Context) (influx.Server, error) { return f.server
 
 func (f fake) API() influx.API { return influx.APIInfluxQL }
 
-func (f fake) Query(ctx context.Context, q influx.Question, row func(influx.Row) error) error {
+func (f fake) Query(ctx context.Context, q influx.Request, row func(influx.Row) error) error {
 	if handled, err := f.answer(ctx, q.Statement); handled {
 		return err
 	}

@@ -244,7 +244,7 @@ type timed struct {
 	worst time.Duration
 }
 
-func (d *timed) Query(ctx context.Context, q influx.Question, row func(influx.Row) error) error {
+func (d *timed) Query(ctx context.Context, q influx.Request, row func(influx.Row) error) error {
 	begin := time.Now()
 	err := d.Client.Query(ctx, q, row)
 	took := time.Since(begin)

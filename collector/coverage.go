@@ -18,7 +18,7 @@ type VM struct {
 }
 
 // coverageGauges follow from the answers for dumped and monitored VMs: they cost no
-// question. While one of the two is not known, they are absent.
+// request. While one of the two is not known, they are absent.
 var coverageGauges = []struct {
 	desc  *prometheus.Desc
 	value func(vms []VM, now time.Time, maxAge time.Duration) (float64, bool)

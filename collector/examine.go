@@ -51,7 +51,7 @@ func (c *Collector) examine(ctx context.Context, m *Measurement) (err error) {
 	if m.Fields, err = c.fields(ctx, m.Name); err != nil {
 		return err
 	}
-	return c.Database.Query(ctx, influx.Question{Statement: "SHOW TAG KEYS FROM " + influx.Ident(m.Name)}, func(row influx.Row) error {
+	return c.Database.Query(ctx, influx.Request{Statement: "SHOW TAG KEYS FROM " + influx.Ident(m.Name)}, func(row influx.Row) error {
 		tag, err := textOf(row, "tagKey")
 		m.Tags = append(m.Tags, tag)
 		return err
@@ -69,19 +69,19 @@ func (c *Collector) Figures(ctx context.Context) (figures []FigureNow, vms []VM,
 
 func (c *Collector) figuresNow(run *scrape) ([]FigureNow, []answer) {
 	figures, answers := make([]FigureNow, len(c.figures)), make([]answer, len(c.figures))
-	var questions sync.WaitGroup
+	var requests sync.WaitGroup
 	for i, f := range c.figures {
-		questions.Go(func() {
+		requests.Go(func() {
 			a := c.ask(run, f)
 			answers[i] = a
 			now := FigureNow{Query: f.query, Gauge: f.name, Help: f.help, Value: a.value, Known: a.known && a.err == nil,
-				Err: a.err, Took: a.took, Ranges: a.ranges, Question: f.question(run)}
+				Err: a.err, Took: a.took, Ranges: a.ranges, Statement: f.statement(run)}
 			if a.err != nil {
 				now.Reason = reasonOf(a.err)
 			}
 			figures[i] = now
 		})
 	}
-	questions.Wait()
+	requests.Wait()
 	return figures, answers
 }

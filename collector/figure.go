@@ -21,7 +21,7 @@ type figure struct {
 	asker
 }
 
-// asker asks a row's question, and keeps its partial answers.
+// asker runs a row's query, and keeps its partial answers.
 type asker interface {
 	ask(*scrape) answer
 	// known returns the ranges of time that it is asked about; nil for the whole.
@@ -41,9 +41,12 @@ func (r row[P]) keep(c Config) figure {
 
 func (a about) desc() *prometheus.Desc { return prometheus.NewDesc(a.name, a.help, nil, nil) }
 
-// question returns the question about the whole, as it goes out.
-func (a about) question(run *scrape) string {
+// statement returns the row's query as a whole, as it goes out.
+func (a about) statement(run *scrape) string {
 	if run.Database.API() == influx.APIV3Query {
+		if a.gateway.value == nil {
+			return "no query"
+		}
 		return a.gateway.over(run.measurement(a.from), run.span(a.from), sql)
 	}
 	return a.text.over(run.measurement(a.from), run.span(a.from), influxQL)
@@ -92,11 +95,11 @@ func (k kept[P]) askInfluxQL(run *scrape) (a answer) {
 	return a
 }
 
-// over asks the row's question about one range of time.
+// over runs the row's query over one range of time.
 func (k kept[P]) over(ctx context.Context, run *scrape, r ranges.Range) (P, error) {
 	var found, nothing P
-	question := influx.Question{Statement: k.text.over(run.measurement(k.from), r, influxQL), MaxBytes: k.maxBytes}
-	err := run.Database.Query(ctx, question, func(row influx.Row) (err error) {
+	request := influx.Request{Statement: k.text.over(run.measurement(k.from), r, influxQL), MaxBytes: k.maxBytes}
+	err := run.Database.Query(ctx, request, func(row influx.Row) (err error) {
 		found, err = k.read(found, row)
 		return err
 	})

@@ -8,32 +8,31 @@ import (
 	"memdump_exporter/influx"
 )
 
-// gatewayQuestion is a row's question to a gateway of the old service's kind: SQL in,
-// the JSON of InfluxDB 1.x out. The texts are that service's own, as such a gateway
-// may know no others; it answers with the figure itself, so nothing is merged, and
-// there is nothing to prove an empty answer by.
-type gatewayQuestion struct {
+// gatewayQuery is a row's query to a v3-query gateway: SQL in, the JSON of InfluxDB 1.x
+// out. The texts are the Python service's, as such a gateway may know no others; it
+// answers with the figure itself, so nothing is merged, and there is nothing to prove an
+// empty answer by.
+type gatewayQuery struct {
 	statement
 	// value reads the one row of the answer; false when there is no value to give.
 	value func(influx.Row) (float64, bool, error)
 }
 
-// mayBeGateway reports whether a failed InfluxQL question is worth asking again as a
-// gateway's.
+// mayBeGateway reports whether a failed query is worth asking again of a gateway.
 func (s *scrape) mayBeGateway(err error) bool {
 	return s.api == influx.APIAuto && errors.Is(err, influx.ErrNotFound)
 }
 
-// askGateway answers the row's question where InfluxQL is not spoken.
+// askGateway runs the row's query where InfluxQL is not spoken.
 func (a about) askGateway(run *scrape) answer {
 	given := answer{ranges: ranges.State{Ranges: 1}}
 	if a.gateway.value == nil {
-		given.err = fmt.Errorf("%w: a v3-query gateway is not asked for metrics per VM", influx.ErrRefused)
+		given.err = fmt.Errorf("%w: a v3-query gateway is not asked for %s", influx.ErrRefused, a.query)
 		return given
 	}
 	rows := 0
-	question := influx.Question{Statement: a.gateway.over(run.measurement(a.from), run.span(a.from), sql), API: influx.APIV3Query}
-	given.err = run.Database.Query(run.ctx, question, func(row influx.Row) (err error) {
+	request := influx.Request{Statement: a.gateway.over(run.measurement(a.from), run.span(a.from), sql), API: influx.APIV3Query}
+	given.err = run.Database.Query(run.ctx, request, func(row influx.Row) (err error) {
 		if rows++; rows > 1 {
 			return fmt.Errorf("%w: more than one row", influx.ErrMalformed)
 		}

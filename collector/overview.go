@@ -34,7 +34,7 @@ type Overview struct {
 // FigureNow is one figure.
 type FigureNow struct {
 	Query, Gauge, Help string
-	Question           string // about the whole, as it goes out
+	Statement          string // as a whole, as it goes out
 	Value              float64
 	Known              bool   // false when there is no value to give
 	Err                error  // why not, when the query failed
@@ -59,14 +59,14 @@ const (
 func (c *Collector) Overview(ctx context.Context) Overview {
 	run, server := c.begin(ctx)
 	o := Overview{At: run.now, Server: server}
-	var questions sync.WaitGroup
-	questions.Go(func() {
+	var requests sync.WaitGroup
+	requests.Go(func() {
 		var answers []answer
 		o.Figures, answers = c.figuresNow(run)
 		o.VMs, o.VMsKnown = c.monitored(answers, run.now)
 	})
-	questions.Go(func() { o.DaysErr = contain(func() (err error) { o.Days, err = c.days(run); return err }) })
-	questions.Go(func() {
+	requests.Go(func() { o.DaysErr = contain(func() (err error) { o.Days, err = c.days(run); return err }) })
+	requests.Go(func() {
 		o.NewestErr = contain(func() error {
 			return c.list(ctx, query{limit: overviewRows, span: ranges.All}, func(r Record) error {
 				o.Newest = append(o.Newest, r)
@@ -74,7 +74,7 @@ func (c *Collector) Overview(ctx context.Context) Overview {
 			})
 		})
 	})
-	questions.Wait()
+	requests.Wait()
 	if o.API = c.Database.API(); o.NewestErr != nil {
 		o.Newest = nil
 	}
@@ -102,7 +102,7 @@ func (c *Collector) days(run *scrape) ([]Day, error) {
 	span := ranges.Range{From: first.UnixNano(), To: today.Add(day).UnixNano()}
 	err := ranges.Walk(run.ctx, run.now.UnixNano(), span, c.recordsMap(), func(ctx context.Context, r ranges.Range) error {
 		part := make([]Day, overviewDays)
-		err := c.Database.Query(ctx, influx.Question{Statement: text.over(c.DumpsMeasurement, r, influxQL)}, func(row influx.Row) error {
+		err := c.Database.Query(ctx, influx.Request{Statement: text.over(c.DumpsMeasurement, r, influxQL)}, func(row influx.Row) error {
 			ns, err := row.Time()
 			if err != nil {
 				return err

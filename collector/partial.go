@@ -8,7 +8,7 @@ import (
 	"memdump_exporter/collector/ranges"
 )
 
-// A partial is what one question about one range of time answers.
+// A partial is what one request about one range of time answers.
 type partial[P any] interface {
 	ranges.Partial[P]
 	// empty reports whether nothing was found. Servers answer "nothing there" and

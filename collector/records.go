@@ -52,15 +52,15 @@ func (c *Collector) list(ctx context.Context, q query, each func(Record) error) 
 		if inPieces = inPieces || r != q.span; inPieces {
 			limit, offset = l.left+skip, 0
 		}
-		question := influx.Question{
+		request := influx.Request{
 			Statement: q.statement(influxQL, recordsInfluxQL, limit, offset).over(c.DumpsMeasurement, r, influxQL),
 			MaxBytes:  limit*recordBytes + influx.DefaultMaxBytes,
 		}
 		if c.Database.API() == influx.APIV3Query {
-			question.API = influx.APIV3Query
-			question.Statement = q.statement(sql, recordsSQL, limit, offset).over(c.DumpsMeasurement, r, sql)
+			request.API = influx.APIV3Query
+			request.Statement = q.statement(sql, recordsSQL, limit, offset).over(c.DumpsMeasurement, r, sql)
 		}
-		err := c.Database.Query(ctx, question, func(row influx.Row) error {
+		err := c.Database.Query(ctx, request, func(row influx.Row) error {
 			found = true
 			if inPieces && skip > 0 {
 				skip--
@@ -136,7 +136,7 @@ var (
 	recordsSQL      = "time, " + strings.Join(recordColumns, ", ")
 )
 
-// statement returns the question.
+// statement returns the text but for the measurement and the range of time.
 func (q query) statement(in dialect, columns string, limit, offset int64) statement {
 	var conditions []string
 	for _, wanted := range []struct{ tag, value string }{{"vmid", q.vmid}, {"dom", q.dom}} {

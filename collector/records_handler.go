@@ -50,7 +50,7 @@ func (c *Collector) Records(h RecordsConfig) http.Handler {
 		page := &recordsPage{q: q, w: w, path: r.URL.Path, out: bufio.NewWriterSize(w, 16<<10)}
 		err = contain(func() error {
 			// Asked before, as the form of the credentials follows the answer; whether it
-			// fails or not, the question says what matters.
+			// fails or not, the query says what matters.
 			_, _ = c.Database.Identify(ctx)
 			return c.list(ctx, q, page.add)
 		})

@@ -74,8 +74,8 @@ func (s *scrape) prove(from source, fields []string) error {
 // where there is no such measurement.
 func (c *Collector) fields(ctx context.Context, measurement string) (map[string]string, error) {
 	fields := make(map[string]string)
-	question := influx.Question{Statement: "SHOW FIELD KEYS FROM " + influx.Ident(measurement)}
-	err := c.Database.Query(ctx, question, func(row influx.Row) error {
+	request := influx.Request{Statement: "SHOW FIELD KEYS FROM " + influx.Ident(measurement)}
+	err := c.Database.Query(ctx, request, func(row influx.Row) error {
 		name, err := textOf(row, "fieldKey")
 		if err != nil {
 			return err

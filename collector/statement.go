@@ -44,7 +44,7 @@ type dialect struct {
 	time func(ns int64) string
 }
 
-// influxQL is spoken by every InfluxDB, sql by a gateway of the old service's kind.
+// influxQL is spoken by every InfluxDB, sql by a v3-query gateway.
 var (
 	influxQL = dialect{influx.Ident, influx.String, func(ns int64) string { return strconv.FormatInt(ns, 10) }}
 	sql      = dialect{sqlName, sqlText, func(ns int64) string { return sqlText(time.Unix(0, ns).UTC().Format(time.RFC3339Nano)) }}
@@ -52,7 +52,7 @@ var (
 
 var plainName = regexp.MustCompile(`^[a-z_][a-z0-9_]*$`)
 
-// sqlName leaves a plain name as the old service wrote it.
+// sqlName leaves a plain name as the Python service wrote it.
 func sqlName(name string) string {
 	if plainName.MatchString(name) {
 		return name

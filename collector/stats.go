@@ -25,19 +25,19 @@ type about struct {
 	query string // value of the label {query}
 	name  string // name of the gauge
 	help  string
-	// from is the measurement that the question is about; text is complete but for its name
+	// from is the measurement that the query reads; text is complete but for its name
 	// and the range of time.
 	from source
 	text statement
 	// fields must exist in the measurement before an empty answer is believed; none
 	// means that any field will do.
 	fields []string
-	// tag that the question groups by; empty for none.
+	// tag that the query groups by; empty for none.
 	tag string
 	// maxBytes bounds an answer; 0 means the client's default.
 	maxBytes int64
-	// gateway is the question where InfluxQL is not spoken.
-	gateway gatewayQuestion
+	// gateway is the query where InfluxQL is not spoken.
+	gateway gatewayQuery
 }
 
 // stats is the table of all gauges read from InfluxDB: Describe, Collect, the tests
@@ -53,7 +53,7 @@ var stats = []stat{
 		from:    dumps,
 		text:    statement{sel: `COUNT("sha256") AS "value"`},
 		fields:  []string{"sha256"},
-		gateway: gatewayQuestion{statement{sel: `COUNT(sha256) AS dump_count`}, onlyCount},
+		gateway: gatewayQuery{statement{sel: `COUNT(sha256) AS dump_count`}, onlyCount},
 	}, addTotal, whole},
 	row[members]{about{
 		query:    dumpedVMs,
@@ -64,7 +64,7 @@ var stats = []stat{
 		fields:   []string{"sha256"},
 		tag:      "vmid",
 		maxBytes: maxSetBytes,
-		gateway:  gatewayQuestion{statement{sel: `COUNT(DISTINCT vmid) AS unique_vms`}, onlyCount},
+		gateway:  gatewayQuery{statement{sel: `COUNT(DISTINCT vmid) AS unique_vms`}, onlyCount},
 	}, addNamed("vmid"), distinct},
 	row[total]{about{
 		query:   "compressed_bytes",
@@ -73,7 +73,7 @@ var stats = []stat{
 		from:    dumps,
 		text:    statement{sel: `SUM("gzip_size_bytes") AS "value"`},
 		fields:  []string{"gzip_size_bytes"},
-		gateway: gatewayQuestion{statement{sel: `SUM(gzip_size_bytes) AS total_size`}, onlyCount},
+		gateway: gatewayQuery{statement{sel: `SUM(gzip_size_bytes) AS total_size`}, onlyCount},
 	}, addTotal, whole},
 	row[mean]{about{
 		query:   "duration_mean",
@@ -82,7 +82,7 @@ var stats = []stat{
 		from:    dumps,
 		text:    statement{sel: `SUM("duration_sec") AS "sum", COUNT("duration_sec") AS "count", MEAN("duration_sec") AS "mean"`},
 		fields:  []string{"duration_sec"},
-		gateway: gatewayQuestion{statement{sel: `AVG(duration_sec) AS avg_duration`}, onlyNumber},
+		gateway: gatewayQuery{statement{sel: `AVG(duration_sec) AS avg_duration`}, onlyNumber},
 	}, addMean, average},
 	row[newest]{about{
 		query:   "last_dump",
@@ -91,7 +91,7 @@ var stats = []stat{
 		from:    dumps,
 		text:    statement{sel: `"sha256" AS "value"`, tail: `ORDER BY time DESC LIMIT 1`},
 		fields:  []string{"sha256"},
-		gateway: gatewayQuestion{statement{sel: `time`, tail: `ORDER BY time DESC LIMIT 1`}, onlyTime},
+		gateway: gatewayQuery{statement{sel: `time`, tail: `ORDER BY time DESC LIMIT 1`}, onlyTime},
 	}, addNewest, latest},
 	row[members]{about{
 		query:    monitoredVMs,
@@ -101,7 +101,7 @@ var stats = []stat{
 		text:     statement{sel: `*`, where: `"VMID" != ''`, tail: `GROUP BY "VMID" ORDER BY time DESC LIMIT 1`},
 		tag:      "VMID",
 		maxBytes: maxSetBytes,
-		gateway:  gatewayQuestion{statement{sel: `COUNT(DISTINCT "VMID") AS unique_vms`}, onlyCount},
+		gateway:  gatewayQuery{statement{sel: `COUNT(DISTINCT "VMID") AS unique_vms`}, onlyCount},
 	}, addNamed("VMID"), distinct},
 }
 
@@ -171,12 +171,12 @@ func addNewest(n newest, row influx.Row) (newest, error) {
 	return n.Merge(newest{ns, true})
 }
 
-// addNamed adds the value of a tag that the question groups by.
+// addNamed adds the value of a tag that the query groups by.
 func addNamed(tag string) func(members, influx.Row) (members, error) {
 	return addPoint(tag, func(row influx.Row) string { return text(row, "name") })
 }
 
-// addPoint adds the value of a tag that the question groups by, with the time of its
+// addPoint adds the value of a tag that the query groups by, with the time of its
 // newest point and what that says beside.
 func addPoint[T any](tag string, says func(influx.Row) T) func(byKey[T], influx.Row) (byKey[T], error) {
 	return func(k byKey[T], row influx.Row) (byKey[T], error) {

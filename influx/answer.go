@@ -142,7 +142,7 @@ func (b *bounded) read(p []byte) (int, error) {
 		if n, err := b.r.Read(p[:1]); n == 0 {
 			return 0, err
 		}
-		return 0, &Error{Kind: ErrTooLarge, Err: errors.New("the answer exceeds the bound for this question")}
+		return 0, &Error{Kind: ErrTooLarge, Err: errors.New("the answer exceeds the bound for this request")}
 	}
 	n, err := b.r.Read(p[:min(int64(len(p)), most)])
 	b.left -= int64(n)

@@ -33,7 +33,7 @@ func BenchmarkQuery(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				rows := 0
-				err := client.Query(context.Background(), influx.Question{Statement: "SELECT 1"}, func(influx.Row) error { rows++; return nil })
+				err := client.Query(context.Background(), influx.Request{Statement: "SELECT 1"}, func(influx.Row) error { rows++; return nil })
 				if err != nil || rows != max(1, vms) {
 					b.Fatal(rows, err)
 				}

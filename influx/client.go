@@ -1,5 +1,5 @@
-// Package influx asks an InfluxDB 1.x, 2.x or 3.x server questions over HTTP: one
-// InfluxQL statement a request, on /query, which all three serve. It reads
+// Package influx queries an InfluxDB 1.x, 2.x or 3.x server over HTTP: one InfluxQL
+// statement a request, on /query, which all three serve. It reads
 // answers row by row, bounds everything that comes from the network, and tells
 // kinds of failure apart.
 //
@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	// DefaultMaxBytes bounds an answer whose question names no bound.
+	// DefaultMaxBytes bounds an answer whose Request names no bound.
 	DefaultMaxBytes = 1 << 20
 	// maxRefusalBytes bounds what is read of an answer that is not 200.
 	maxRefusalBytes = 4 << 10
@@ -37,7 +37,7 @@ type Config struct {
 	// Database is the name of the database: on 2.x that of a bucket or of a DBRP
 	// mapping.
 	Database string
-	// API is the one that questions go to; empty means APIAuto.
+	// API is the one that requests go to; empty means APIAuto.
 	API API
 	// Username, with Password, or Token are the credentials; without either, none
 	// are sent. A nil Secret is one that is not given.
@@ -137,8 +137,8 @@ func NewTransport(tlsConfig *tls.Config) *http.Transport {
 	}
 }
 
-// Question is one statement and the bound of its answer.
-type Question struct {
+// Request is one statement and the bound of its answer.
+type Request struct {
 	// Statement is one statement, in the language of the API. Whoever builds it
 	// quotes what it names (Ident, String): a GET can drop a measurement on 1.x.
 	Statement string
@@ -148,12 +148,12 @@ type Question struct {
 	MaxBytes int64
 }
 
-// Query asks one question and calls row for each row of the answer, in the
+// Query makes one request and calls row for each row of the answer, in the
 // server's order, as it is read. The error is an *Error, or what row returned;
 // after an error, rows already passed on count for nothing. No row and no error
 // can mean that there is no such measurement, no such field, or nothing in range:
 // the servers answer all three with the same bytes.
-func (c *Client) Query(ctx context.Context, q Question, row func(Row) error) error {
+func (c *Client) Query(ctx context.Context, q Request, row func(Row) error) error {
 	limit := q.MaxBytes
 	if limit == 0 {
 		limit = DefaultMaxBytes

@@ -29,7 +29,7 @@ const (
 )
 
 func ask(ctx context.Context, client *influx.Client, maxBytes int64) (rows int, err error) {
-	err = client.Query(ctx, influx.Question{Statement: "SELECT 1", MaxBytes: maxBytes}, func(influx.Row) error {
+	err = client.Query(ctx, influx.Request{Statement: "SELECT 1", MaxBytes: maxBytes}, func(influx.Row) error {
 		rows++
 		return nil
 	})
@@ -160,7 +160,7 @@ func TestRow_Int64(t *testing.T) {
 			_, _ = io.WriteString(w, strings.Replace(whole, "25", value, 1))
 		})
 		got := ""
-		_ = newClient(t, url, "db", token).Query(context.Background(), influx.Question{Statement: "SELECT 1"}, func(row influx.Row) error {
+		_ = newClient(t, url, "db", token).Query(context.Background(), influx.Request{Statement: "SELECT 1"}, func(row influx.Row) error {
 			n, err := row.Int64("value")
 			if err == nil {
 				got = fmt.Sprint(n)
@@ -318,7 +318,7 @@ func TestQuery_keepsConnections(t *testing.T) {
 func TestQuery_callback(t *testing.T) {
 	url := influxtest.Handle(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, whole) })
 	own := errors.New("own")
-	err := newClient(t, url, "db", token).Query(context.Background(), influx.Question{Statement: "SELECT 1"}, func(influx.Row) error { return own })
+	err := newClient(t, url, "db", token).Query(context.Background(), influx.Request{Statement: "SELECT 1"}, func(influx.Row) error { return own })
 	if !errors.Is(err, own) || err.Error() != "own" {
 		t.Errorf("%v, want the caller's own error", err)
 	}
@@ -355,7 +355,7 @@ func TestErrors_keepSecrets(t *testing.T) {
 		"encoding": influxtest.Handle(t, says("HTTP/1.1 200 OK\r\nContent-Encoding: %s\r\n\r\n")),
 		"time":     influxtest.Handle(t, says("HTTP/1.1 200 OK\r\n\r\n"+strings.Replace(whole, "[[0,", `[["%s",`, 1))),
 	} {
-		err := newClient(t, url, "db", token).Query(context.Background(), influx.Question{Statement: "SELECT 1"}, func(row influx.Row) error {
+		err := newClient(t, url, "db", token).Query(context.Background(), influx.Request{Statement: "SELECT 1"}, func(row influx.Row) error {
 			_, err := row.Time()
 			return err
 		})

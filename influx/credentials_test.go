@@ -129,7 +129,7 @@ func TestCredentials_gateway(t *testing.T) {
 		t.Errorf("a server without /ping: %s", got)
 	}
 	gateway := func() error {
-		return client.Query(t.Context(), influx.Question{Statement: "SELECT 1", API: influx.APIV3Query}, func(influx.Row) error { return nil })
+		return client.Query(t.Context(), influx.Request{Statement: "SELECT 1", API: influx.APIV3Query}, func(influx.Row) error { return nil })
 	}
 	if err := gateway(); err != nil || client.API() != influx.APIV3Query {
 		t.Errorf("%v, %s", err, client.API())

@@ -42,7 +42,7 @@ const (
 	// ErrMalformed: the answer is not the documented JSON, or not of the
 	// documented shape.
 	ErrMalformed Kind = "malformed"
-	// ErrTooLarge: the answer exceeds the bound of the question.
+	// ErrTooLarge: the answer exceeds the bound of the request.
 	ErrTooLarge Kind = "too_large"
 	// ErrTimeout: the deadline passed, here or at the server.
 	ErrTimeout Kind = "timeout"

@@ -272,7 +272,7 @@ func FuzzResponse(f *testing.F) {
 		defer cancel()
 		var rows []influxtest.AnswerRow
 		begin := time.Now()
-		err := client.Query(ctx, Question{Statement: "SELECT 1"}, keep(&rows))
+		err := client.Query(ctx, Request{Statement: "SELECT 1"}, keep(&rows))
 		closeIdle()
 		s.open.Wait() // what is left open lasts until the context ends
 		if took := time.Since(begin); took > 5*time.Second {
@@ -309,7 +309,7 @@ func FuzzRedirect(f *testing.F) {
 		}
 		s := &server{raw: fmt.Appendf(nil, "HTTP/1.1 %d X\r\nLocation: %s\r\nContent-Length: 0\r\n\r\n", 300+int(status)%10, location)}
 		client, closeIdle := s.client(t)
-		err := client.Query(t.Context(), Question{Statement: "SELECT 1"}, func(Row) error { return nil })
+		err := client.Query(t.Context(), Request{Statement: "SELECT 1"}, func(Row) error { return nil })
 		closeIdle()
 		s.open.Wait()
 		if err == nil || s.requests != 1 || len(s.hosts) != 1 || s.hosts[0] != "influxdb.test:80" {

@@ -32,7 +32,7 @@ func newClient(t *testing.T, url, database string, token string) *influx.Client 
 func collect(t *testing.T, client *influx.Client, statement string) ([]map[string]any, error) {
 	t.Helper()
 	var rows []map[string]any
-	err := client.Query(context.Background(), influx.Question{Statement: statement}, func(row influx.Row) error {
+	err := client.Query(context.Background(), influx.Request{Statement: statement}, func(row influx.Row) error {
 		values := map[string]any{"measurement": row.Measurement}
 		for tag, value := range row.Tags {
 			values["tag "+tag] = value
@@ -200,7 +200,7 @@ func readTruth(t *testing.T, client *influx.Client, e influxtest.Exchange, got *
 	t.Helper()
 	var rows, last, value int64
 	var mean float64
-	err := client.Query(context.Background(), influx.Question{Statement: e.Request.Query["q"]}, func(row influx.Row) (err error) {
+	err := client.Query(context.Background(), influx.Request{Statement: e.Request.Query["q"]}, func(row influx.Row) (err error) {
 		rows++
 		switch e.Label {
 		case "dumps", "compressed_bytes":

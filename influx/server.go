@@ -26,7 +26,7 @@ const (
 	// maxVersionBytes bounds what is kept of a reported version.
 	maxVersionBytes = 40
 	// probeTimeout bounds a probe; a quarter of the time left bounds it too, so that
-	// a server that hangs on /ping leaves time for the questions.
+	// a server that hangs on /ping leaves time for the queries.
 	probeTimeout = time.Second
 
 	versionHeader = "X-Influxdb-Version"

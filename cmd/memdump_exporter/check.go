@@ -261,7 +261,7 @@ func (c *check) server(ctx context.Context) bool {
 	return true
 }
 
-// gateway reports whether the old service's path answers one of its questions.
+// gateway reports whether what answers is a v3-query gateway.
 func (c *check) gateway(ctx context.Context) bool {
 	if c.client.API() != influx.APIAuto {
 		return false
@@ -312,7 +312,7 @@ func (c *check) queries(ctx context.Context) {
 	for _, f := range figures {
 		if f.Err != nil {
 			up = 0
-			c.wrong(f.Query, hint(f.Err), fmt.Errorf("%s\n%w", f.Question, f.Err))
+			c.wrong(f.Query, hint(f.Err), fmt.Errorf("%s\n%w", f.Statement, f.Err))
 			continue
 		}
 		value := "no value, as there is none yet"
@@ -327,7 +327,7 @@ func (c *check) queries(ctx context.Context) {
 		if f.Ranges.Ranged {
 			how = fmt.Sprintf(", in %d ranges of time", f.Ranges.Ranges)
 		}
-		c.ok(f.Query, "%s\n%s, in %s%s", f.Question, value, f.Took.Round(100*time.Microsecond), how)
+		c.ok(f.Query, "%s\n%s, in %s%s", f.Statement, value, f.Took.Round(100*time.Microsecond), how)
 	}
 	if vmsKnown {
 		c.ok("coverage", "%s", c.covered(vms))

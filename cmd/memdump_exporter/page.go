@@ -76,7 +76,7 @@ func (p *page) overview(ctx context.Context) (*collector.Overview, error) {
 	asking, cancel := context.WithTimeout(ctx, p.scrapeTimeout)
 	defer cancel()
 	o := p.collector.Overview(asking)
-	if ctx.Err() != nil { // this viewer has left, and so have its questions
+	if ctx.Err() != nil { // this viewer has left, and so have its requests
 		return nil, ctx.Err()
 	}
 	p.shown = &o

@@ -54,7 +54,11 @@ func newHandler(o options, base, logger log.Logger, counters ...prometheus.Colle
 		ErrorLog:      errorLog(base),
 	}
 	mux := http.NewServeMux()
-	mux.Handle("GET "+o.telemetryPath, metrics.Handler(scrapes))
+	path := o.telemetryPath
+	if strings.HasSuffix(path, "/") {
+		path += "{$}" // not all that lies below it
+	}
+	mux.Handle("GET "+path, metrics.Handler(scrapes))
 	records := metrics.Records(collector.RecordsConfig{HandlerConfig: scrapes, MaxOffset: o.recordsMaxOffset, AtOnce: recordsAtOnce})
 	mux.Handle("GET "+recordsPath, records)
 	mux.Handle("GET "+oldRecordsPath, records)

@@ -57,6 +57,16 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
+// TestRoutes_telemetryPath: metrics in the page's place are at / alone.
+func TestRoutes_telemetryPath(t *testing.T) {
+	e := startExporter(t, []string{"INFLUX_URL=http://127.0.0.1:1"}, "--web.telemetry-path=/")
+	if text := get(t, e.URL+"/", 200); !strings.Contains(text, "\nmemdump_up 0\n") {
+		t.Errorf("no metrics at /:\n%s", text)
+	}
+	get(t, e.URL+"/metrics", 404)
+	get(t, e.URL+"/records", 502)
+}
+
 // TestSecurityModel: each test and make target that the security model names exists.
 func TestSecurityModel(t *testing.T) {
 	text, err := os.ReadFile("../../docs/security-model.md")

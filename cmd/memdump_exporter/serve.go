@@ -20,7 +20,7 @@ import (
 const (
 	// shutdownGrace is how long requests in flight may go on after a signal.
 	shutdownGrace = 5 * time.Second
-	// cancelGrace is when their questions to InfluxDB are given up, so that they
+	// cancelGrace is when their requests to InfluxDB are given up, so that they
 	// are still answered within the grace.
 	cancelGrace = 4 * time.Second
 	// silentGrace is when connections are closed on which no request has come, such as

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Partial is what one question about one range answers. Partials of ranges that
+// Partial is what one request about one range answers. Partials of ranges that
 // tile a longer range merge into the partial of that range; the zero value is the
 // partial of a range that holds nothing. Merge must change neither side.
 type Partial[P any] interface{ Merge(P) (P, error) }
@@ -67,11 +67,11 @@ func checkWithin(age time.Duration) time.Duration {
 }
 
 const (
-	// fairShare is the part of the time of a call that one question may take.
+	// fairShare is the part of the time of a call that one request may take.
 	fairShare = 4
-	// leastShare: a question this quick is never slow, however little time there is.
+	// leastShare: a request this quick is never slow, however little time there is.
 	leastShare = time.Second
-	// sideBySide is how many questions of one figure are asked at once.
+	// sideBySide is how many requests for one figure are made at once.
 	sideBySide = 2
 	// forgetRefusal is when a refused range may be tried again.
 	forgetRefusal = 24 * time.Hour
@@ -102,7 +102,7 @@ type tile[P any] struct {
 	Range
 	partial P
 	asked   int64         // when partial was asked for, in nanoseconds since 1970; 0 while not known
-	took    time.Duration // of that question
+	took    time.Duration // of that request
 	round   int64         // of the call that asked
 }
 
@@ -177,7 +177,7 @@ func (f *Figure[P]) whole(ctx context.Context, span Range, ask Ask[P]) (P, State
 	return found, state, err
 }
 
-// share is the time that one question may take of the time until the deadline. That is
+// share is the time that one request may take of the time until the deadline. That is
 // of the real clock, whatever Config.Now says.
 func share(ctx context.Context) time.Duration {
 	deadline, ok := ctx.Deadline()
@@ -187,7 +187,7 @@ func share(ctx context.Context) time.Duration {
 	return max(time.Until(deadline)/fairShare, leastShare)
 }
 
-// cheapAsWhole reports whether one question about all would take far less than its
+// cheapAsWhole reports whether one request about all would take far less than its
 // share, going by what the ranges took.
 func (f *Figure[P]) cheapAsWhole(ctx context.Context) bool {
 	if f.tooWide.Load() || len(f.refusals) > 0 {
@@ -266,10 +266,10 @@ type result[P any] struct {
 // askWave asks about tiles side by side, each within its share of the time.
 func (f *Figure[P]) askWave(ctx context.Context, span Range, wave []int, ask Ask[P]) []result[P] {
 	results := make([]result[P], len(wave))
-	var questions sync.WaitGroup
+	var requests sync.WaitGroup
 	for i, at := range wave {
 		about := f.tiles[at].within(span)
-		questions.Go(func() {
+		requests.Go(func() {
 			r := &results[i]
 			r.asked = f.config.Now()
 			ctx, cancel := context.WithTimeout(ctx, share(ctx))
@@ -278,7 +278,7 @@ func (f *Figure[P]) askWave(ctx context.Context, span Range, wave []int, ask Ask
 			r.took = f.config.Now().Sub(r.asked)
 		})
 	}
-	questions.Wait()
+	requests.Wait()
 	return results
 }
 

@@ -14,7 +14,7 @@ import (
 // Range is a half-open range of time, [From, To), in nanoseconds since 1970.
 type Range struct{ From, To int64 }
 
-// All is all time. Its ends are no times: a question about All names no time, and
+// All is all time. Its ends are no times: a request about All names no time, and
 // one about a range that shares an end with it names the other end alone.
 var All = Range{From: math.MinInt64, To: math.MaxInt64}
 
