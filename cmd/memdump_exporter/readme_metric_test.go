@@ -1,0 +1,101 @@
+//go:build metric
+
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"memdump_exporter/influx/influxtest"
+)
+
+// TestREADME_addingAMetric does what the README says, to the letter, in a copy: the row
+// alone fails, its recording mends that, and nothing else has to be touched.
+func TestREADME_addingAMetric(t *testing.T) {
+	const root = "../.."
+	text, err := os.ReadFile(readme)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "## Adding a metric\n")
+	row := regexp.MustCompile("(?s)```go\n(.*?)\n *```").FindStringSubmatch(section)
+	commands := regexp.MustCompile("`(go test [^`]*)`").FindAllStringSubmatch(section, -1)
+	if row == nil || len(commands) != 3 {
+		t.Fatalf("a row and three commands were expected in\n%s", section)
+	}
+
+	dir := t.TempDir()
+	list, err := exec.Command("git", "-C", root, "ls-files", "-z", "--cached", "--others", "--exclude-standard").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := strings.FieldsFunc(string(list), func(r rune) bool { return r == 0 })
+	before := make(map[string]string)
+	for _, file := range files {
+		content, err := os.ReadFile(filepath.Join(root, file))
+		if os.IsNotExist(err) { // deleted, and not yet committed
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, file)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(dir, file), string(content))
+		before[file] = string(content)
+	}
+	table := filepath.Join(dir, "collector/stats.go")
+	rows, rest, found := strings.Cut(before["collector/stats.go"][strings.Index(before["collector/stats.go"], "\nvar stats = "):], "\n}\n")
+	if !found {
+		t.Fatal("no end of the table in stats.go")
+	}
+	head := before["collector/stats.go"][:strings.Index(before["collector/stats.go"], "\nvar stats = ")]
+	write(t, table, head+rows+"\n"+row[1]+"\n}\n"+rest)
+
+	said := func(command string) (string, bool) {
+		words := strings.Fields(command)
+		cmd := exec.Command(words[0], words[1:]...)
+		cmd.Dir = dir
+		output, err := cmd.CombinedOutput()
+		return string(output), err == nil
+	}
+	if output, ok := said(commands[0][1]); ok || !strings.Contains(output, "no recording answers") || !strings.Contains(output, "-record -update") {
+		t.Fatalf("%s: a row without a recording has to fail and say what to do:\n%s", commands[0][1], output)
+	}
+	for _, command := range []string{commands[1][1], commands[2][1], "go test ./collector ./cmd/memdump_exporter"} {
+		if output, ok := said(command); !ok {
+			t.Fatalf("%s\n%s", command, output)
+		}
+	}
+
+	// By the lines that were written: each has a time of its own.
+	timed := 0
+	for _, line := range influxtest.MustLoad(t, "influxdb-1.7.11", "traps").Written {
+		if strings.HasPrefix(line, "mem_dumps,") && strings.Contains(line, "duration_sec=") {
+			timed++
+		}
+	}
+	golden, err := os.ReadFile(filepath.Join(dir, "collector/testdata/traps.metrics"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d lines with a duration", timed)
+	t.Log(string(golden))
+
+	var touched []string
+	for _, file := range files {
+		content, err := os.ReadFile(filepath.Join(dir, file))
+		if err == nil && string(content) != before[file] && !strings.HasPrefix(file, "collector/testdata/") {
+			touched = append(touched, file)
+		}
+	}
+	if want := []string{"README.md", "cmd/memdump_exporter/testdata/metrics.golden", "collector/stats.go"}; !slices.Equal(touched, want) {
+		t.Errorf("beside the test data of collector %q were touched, want %q", touched, want)
+	}
+}
