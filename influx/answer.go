@@ -288,7 +288,7 @@ func (d *answerDecoder) series() error {
 			err = d.array(func() error { return d.values(row) })
 		case "partial":
 			var partial bool
-			if err = d.json.Decode(&partial); err == nil && partial {
+			if err = d.json.Decode(&partial); partial {
 				err = &Error{Kind: ErrTruncated, Err: errors.New("the server marks a series as partial")}
 			}
 		default:

@@ -3,6 +3,7 @@ package influx_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -45,7 +46,7 @@ func TestQuery_bodies(t *testing.T) {
 		"whole":                    {200, whole, ""},
 		"whole with line feed":     {200, whole + "\r\n", ""},
 		"nothing found":            {200, `{"results":[{"statement_id":0}]}`, ""},
-		"unknown members":          {200, `{"x":{"y":[1]},"results":[{"statement_id":0,"messages":[{"level":"warning"}]}]}`, ""},
+		"unknown members":          {200, `{"x":{"y":[1]},"results":[{"statement_id":0,"messages":[{"level":"warning"}],"series":[{"x":[{}],"columns":["value"],"values":[[25]]}]}]}`, ""},
 		"empty body":               {200, ``, influx.ErrTruncated},
 		"null":                     {200, `null`, influx.ErrMalformed},
 		"array":                    {200, `[]`, influx.ErrMalformed},
@@ -61,18 +62,27 @@ func TestQuery_bodies(t *testing.T) {
 		"error on top":             {200, `{"error":"json: unsupported value: +Inf"}`, influx.ErrRefused},
 		"error in the result":      {200, `{"results":[{"error":"undefined function nosuch()"}]}`, influx.ErrRefused},
 		"partial result":           {200, strings.Replace(whole, `"statement_id":0`, `"statement_id":0,"partial":true`, 1), influx.ErrTruncated},
+		"not partial":              {200, strings.Replace(whole, `"values"`, `"partial":false,"values"`, 1), ""},
+		"not partial and no text":  {200, `{"results":[{"partial":"no"}]}`, influx.ErrMalformed},
+		"error on top, no text":    {200, `{"results":[{}],"error":1}`, influx.ErrMalformed},
+		"error that is no text":    {200, `{"results":[{"error":1}]}`, influx.ErrMalformed},
 		"partial series":           {200, strings.Replace(whole, `"values"`, `"partial":true,"values"`, 1), influx.ErrTruncated},
 		"short row":                {200, strings.Replace(whole, `[0,25]`, `[0]`, 1), influx.ErrMalformed},
 		"long row":                 {200, strings.Replace(whole, `[0,25]`, `[0,25,1]`, 1), influx.ErrMalformed},
 		"bytes that are no text":   {200, strings.Replace(whole, `"time"`, "\"t\xffme\"", 1), influx.ErrMalformed},
 		"nested value":             {200, strings.Replace(whole, `25`, `[25]`, 1), influx.ErrMalformed},
 		"column that is no name":   {200, strings.Replace(whole, `"time"`, `1`, 1), influx.ErrMalformed},
+		"series that is no list":   {200, `{"results":[{"series":{}}]}`, influx.ErrMalformed},
+		"series that is null":      {200, `{"results":[{"series":null}]}`, influx.ErrMalformed},
 		"nested brackets":          {200, strings.Repeat("[", 100_000), influx.ErrMalformed},
 		"nested in an unknown":     {200, `{"x":` + strings.Repeat("[", 100_000), influx.ErrMalformed},
 		"unauthorized, empty":      {401, ``, influx.ErrUnauthorized},
 		"forbidden":                {403, `{"error":"error authorizing query"}`, influx.ErrUnauthorized},
 		"not found":                {404, `Not found`, influx.ErrNotFound},
+		"multiple choices":         {300, ``, influx.ErrRedirected},
 		"not modified":             {304, ``, influx.ErrRedirected},
+		"method not allowed":       {405, ``, influx.ErrRefused},
+		"unprocessable":            {422, ``, influx.ErrRefused},
 		"too many requests":        {429, ``, influx.ErrOverloaded},
 		"unavailable":              {503, `<html>`, influx.ErrOverloaded},
 		"gateway timeout":          {504, ``, influx.ErrTimeout},
@@ -89,11 +99,14 @@ func TestQuery_bodies(t *testing.T) {
 				_, _ = io.WriteString(w, tt.body)
 			})
 			_, err := ask(context.Background(), newClient(t, url, "db", token), 0)
+			own := &influx.Error{}
 			switch {
 			case tt.want == "" && err != nil:
 				t.Errorf("%v, want no error", err)
-			case tt.want != "" && !errors.Is(err, tt.want):
-				t.Errorf("%v, want %s", err, tt.want)
+			case tt.want != "" && (!errors.As(err, &own) || own.Kind != tt.want || own.Status != tt.status):
+				t.Errorf("%v, %+v, want %s", err, own, tt.want)
+			case tt.want == influx.ErrMalformed && errors.Is(err, io.ErrUnexpectedEOF):
+				t.Errorf("%v: it did not end", err)
 			}
 		})
 	}
@@ -117,7 +130,7 @@ func TestQuery_cut(t *testing.T) {
 	// The same with a body that ends well, but too early.
 	for n := range len(whole) {
 		cut := influxtest.Handle(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, whole[:n]) })
-		if _, err := ask(context.Background(), newClient(t, cut, "db", token), 0); !errors.Is(err, influx.ErrTruncated) {
+		if _, err := ask(context.Background(), newClient(t, cut, "db", token), 0); !errors.Is(err, influx.ErrTruncated) || !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Fatalf("ended after %d bytes: %v, want truncated", n, err)
 		}
 	}
@@ -254,15 +267,20 @@ func TestQuery_refusesRedirects(t *testing.T) {
 }
 
 func TestQuery_refusesCompression(t *testing.T) {
+	encoding := "gzip"
 	url := influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) {
 		if got := r.Header.Get("Accept-Encoding"); got != "identity" {
 			t.Errorf("Accept-Encoding %q", got)
 		}
-		w.Header().Set("Content-Encoding", "gzip")
+		w.Header().Set("Content-Encoding", encoding)
 		_, _ = io.WriteString(w, whole)
 	})
 	if _, err := ask(context.Background(), newClient(t, url, "db", token), 0); !errors.Is(err, influx.ErrMalformed) {
 		t.Errorf("%v, want malformed", err)
+	}
+	encoding = "identity"
+	if rows, err := ask(context.Background(), newClient(t, url, "db", token), 0); err != nil || rows != 1 {
+		t.Errorf("not compressed: %d rows, %v", rows, err)
 	}
 }
 
@@ -391,65 +409,6 @@ func TestQuery_secretFails(t *testing.T) {
 	}
 }
 
-// TestIdentify_changes: the identity is asked for again when an answer contradicts
-// it or a failure makes it doubtful, and never otherwise.
-func TestIdentify_changes(t *testing.T) {
-	var pings atomic.Int64
-	var version, answer atomic.Value
-	version.Store("1.8.10")
-	answer.Store(whole)
-	url := influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("X-Influxdb-Version", version.Load().(string))
-		if r.URL.Path == "/ping" {
-			pings.Add(1)
-			w.WriteHeader(204)
-			return
-		}
-		_, _ = io.WriteString(w, answer.Load().(string))
-	})
-	client := newClient(t, url, "db", token)
-	ctx := context.Background()
-	scrape := func(want influx.Server, wantPings int64) {
-		t.Helper()
-		got, err := client.Identify(ctx)
-		if err != nil || got != want || pings.Load() != wantPings {
-			t.Errorf("got %+v, %v after %d pings; want %+v after %d", got, err, pings.Load(), want, wantPings)
-		}
-		_, _ = ask(ctx, client, 0)
-	}
-	scrape(influx.Server{Major: 1, Version: "1.8.10"}, 1)
-	scrape(influx.Server{Major: 1, Version: "1.8.10"}, 1)
-	version.Store("v2.7.12") // restarted as another version, noticed in the next answer
-	scrape(influx.Server{Major: 1, Version: "1.8.10"}, 1)
-	scrape(influx.Server{Major: 2, Version: "2.7.12"}, 2)
-	answer.Store(`{"results":[{"error":"undefined function nosuch()"}]}`) // a refusal is no reason to ask
-	scrape(influx.Server{Major: 2, Version: "2.7.12"}, 2)
-	answer.Store(`<html>`)
-	scrape(influx.Server{Major: 2, Version: "2.7.12"}, 2)
-	scrape(influx.Server{Major: 2, Version: "2.7.12"}, 3)
-}
-
-// TestIdentify_hangs: a server that hangs on /ping alone costs a quarter of the
-// time, and leaves the questions theirs.
-func TestIdentify_hangs(t *testing.T) {
-	url := influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/ping" {
-			<-r.Context().Done()
-			return
-		}
-		_, _ = io.WriteString(w, whole)
-	})
-	client := newClient(t, url, "db", token)
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-	defer cancel()
-	if _, err := client.Identify(ctx); !errors.Is(err, influx.ErrTimeout) {
-		t.Errorf("%v, want timeout", err)
-	}
-	if rows, err := ask(ctx, client, 0); err != nil || rows != 1 {
-		t.Errorf("%d rows, %v", rows, err)
-	}
-}
-
 func TestNew_refuses(t *testing.T) {
 	transport := influx.NewTransport(nil)
 	for _, c := range []influx.Config{
@@ -461,12 +420,31 @@ func TestNew_refuses(t *testing.T) {
 		{URL: "http://localhost/?token=" + token, Database: "db", Transport: transport},
 		{URL: "http://localhost/#x", Database: "db", Transport: transport},
 		{URL: "http://local host/" + token, Database: "db", Transport: transport},
+		{URL: "http://localhost/?", Database: "db", Transport: transport},
 		{URL: "http://localhost", Transport: transport},
 		{URL: "http://localhost", Database: "db"},
+		{URL: "http://localhost", Database: "db", Transport: transport, API: "sql"},
+		{URL: "http://localhost", Database: "db", Transport: transport, Scheme: "Digest"},
+		{URL: "http://localhost", Database: "db", Transport: transport, Username: "u", Token: secret(token)},
+		{URL: "http://localhost", Database: "db", Transport: transport, Password: secret(token)},
+		{URL: "http://localhost", Database: "db", Transport: transport, Username: "u", Scheme: influx.SchemeBearer},
 	} {
-		if _, err := influx.New(c); err == nil || strings.Contains(err.Error(), token) {
+		wrong := &influx.ConfigError{}
+		if _, err := influx.New(c); !errors.As(err, &wrong) || strings.Contains(err.Error(), token) {
 			t.Errorf("%+v: %v, want an error without the secret", c, err)
 		}
+	}
+	if _, err := influx.New(influx.Config{URL: "https://localhost", Database: "db", Transport: transport}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestNewTransport: a bound that is missing would be seen only where a server misbehaves.
+func TestNewTransport(t *testing.T) {
+	config := &tls.Config{MinVersion: tls.VersionTLS13}
+	transport := influx.NewTransport(config)
+	if transport.TLSHandshakeTimeout < time.Second || transport.IdleConnTimeout < time.Minute || transport.MaxConnsPerHost == 0 || transport.Proxy != nil || transport.TLSClientConfig != config {
+		t.Errorf("%+v", transport)
 	}
 }
 
@@ -485,11 +463,13 @@ func TestQuery_rawProtocol(t *testing.T) {
 		answer string
 		want   influx.Kind
 	}{
-		"garbage":          {"hello\r\n\r\n", influx.ErrUnreachable},
-		"nothing":          {"", influx.ErrUnreachable},
-		"chunk not ended":  {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"res\r\n", influx.ErrTruncated},
-		"whole, not ended": {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + fmt.Sprintf("%x\r\n%s\r\n", len(whole), whole), influx.ErrTruncated},
-		"huge header":      {"HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 1<<20) + "\r\n\r\n", influx.ErrUnreachable},
+		"garbage":           {"hello\r\n\r\n", influx.ErrUnreachable},
+		"nothing":           {"", influx.ErrUnreachable},
+		"chunk not ended":   {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"res\r\n", influx.ErrTruncated},
+		"whole, not ended":  {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + fmt.Sprintf("%x\r\n%s\r\n", len(whole), whole), influx.ErrTruncated},
+		"refusal not begun": {"HTTP/1.1 500 X\r\nContent-Length: 9\r\n\r\n", influx.ErrTruncated},
+		"refusal cut":       {"HTTP/1.1 500 X\r\nContent-Length: 9\r\n\r\nno", influx.ErrServer},
+		"huge header":       {"HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 1<<20) + "\r\n\r\n", influx.ErrUnreachable},
 	} {
 		t.Run(name, func(t *testing.T) {
 			listener, err := net.Listen("tcp", "127.0.0.1:0")

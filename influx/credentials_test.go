@@ -74,6 +74,9 @@ func TestCredentials_header(t *testing.T) {
 		{"3.1.0", influx.Config{Token: secret("t")}, "Bearer t"},
 		{"", influx.Config{Token: secret("t")}, "Bearer t"},
 		{"unknown", influx.Config{Token: secret("u:p")}, "Token u:p"},
+		{"1.8.10", influx.Config{Token: secret("t")}, "Bearer t"},
+		{"3.1.0", influx.Config{Token: secret("a:b")}, "Bearer a:b"},
+		{"3.1.0", influx.Config{Username: "u v", Password: secret("p q")}, basic("u v:p q")},
 	} {
 		var got string
 		url := influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) {
@@ -95,15 +98,31 @@ func TestCredentials_header(t *testing.T) {
 		if _, err := ask(context.Background(), client, 0); err != nil || got != tt.want {
 			t.Errorf("%s, %+v: %q, %v; want %q", tt.version, tt.config, got, err, tt.want)
 		}
+		if api := client.API(); (api == influx.APIInfluxQL) != (tt.version != "") {
+			t.Errorf("%s: the API is %s", tt.version, api)
+		}
 		transport.CloseIdleConnections()
+	}
+}
+
+// TestCredentials_control: what would be two lines of a header is not sent.
+func TestCredentials_control(t *testing.T) {
+	url := influxtest.Handle(t, func(http.ResponseWriter, *http.Request) { t.Error("asked") })
+	for _, text := range []string{token + "\n", "\x1f" + token, token + "\x7f"} {
+		if _, err := ask(t.Context(), newClient(t, url, "db", text), 0); !errors.Is(err, influx.ErrCredentials) {
+			t.Errorf("%q: %v, want credentials", text, err)
+		}
 	}
 }
 
 // TestCredentials_gateway: a gateway is asked as one only where nothing else answers,
 // and from then on, until it fails.
 func TestCredentials_gateway(t *testing.T) {
-	failing := false
+	failing, pings := false, 0
 	url := influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/pre/ping" {
+			pings++
+		}
 		switch {
 		case r.URL.Path != "/pre/api/v3/query":
 			http.NotFound(w, r)
@@ -113,6 +132,7 @@ func TestCredentials_gateway(t *testing.T) {
 			if want := "/pre/api/v3/query?db=db&q=SELECT+1"; r.URL.RequestURI() != want {
 				t.Errorf("asked %s, want %s", r.URL.RequestURI(), want)
 			}
+			w.Header().Set("X-Influxdb-Version", "1.8.10") // of what is behind it
 			_, _ = io.WriteString(w, whole)
 		}
 	})
@@ -131,11 +151,20 @@ func TestCredentials_gateway(t *testing.T) {
 	gateway := func() error {
 		return client.Query(t.Context(), influx.Request{Statement: "SELECT 1", API: influx.APIV3Query}, func(influx.Row) error { return nil })
 	}
-	if err := gateway(); err != nil || client.API() != influx.APIV3Query {
-		t.Errorf("%v, %s", err, client.API())
+	for range 2 {
+		if err := gateway(); err != nil || client.API() != influx.APIV3Query {
+			t.Errorf("%v, %s", err, client.API())
+		}
+		if _, err := client.Identify(t.Context()); err != nil || pings != 1 {
+			t.Errorf("%v after %d pings, want one", err, pings)
+		}
 	}
 	failing = true
 	if err := gateway(); !errors.Is(err, influx.ErrServer) || client.API() == influx.APIV3Query {
 		t.Errorf("%v, %s", err, client.API())
+	}
+	client, err := influx.New(influx.Config{URL: url, Database: "db", API: influx.APIV3Query, Transport: influx.NewTransport(nil)})
+	if err != nil || client.API() != influx.APIV3Query {
+		t.Errorf("%v, and the API is not the one that was set", err)
 	}
 }

@@ -122,7 +122,7 @@ func readError(status int, err error) error {
 	kind := ErrTruncated
 	if syntax := (*json.SyntaxError)(nil); errors.As(err, &syntax) {
 		kind = ErrMalformed
-		// encoding/json says "unexpected end" in the words of a syntax error.
+		// Where encoding/json is made of its version 2, it says so of an end.
 		if strings.HasPrefix(syntax.Error(), "unexpected end") {
 			kind = ErrTruncated
 		}
@@ -152,7 +152,7 @@ func waitKind(err error, otherwise Kind) Kind {
 	switch {
 	case errors.Is(err, context.Canceled):
 		return ErrCanceled
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+	case errors.As(err, &timeout) && timeout.Timeout(): // as context.DeadlineExceeded says of itself
 		return ErrTimeout
 	}
 	return otherwise

@@ -98,6 +98,7 @@ func FuzzAnswer(f *testing.F) {
 	for _, series := range []string{
 		`{"columns":["a","b"],"values":[[1]]}`, `{"columns":["a"],"values":[[1,2]]}`, `{"values":[[1]],"columns":["a"]}`, `{"columns":["a"],"values":[[[1]]]}`, `{"columns":["a"],"values":[{}]}`,
 		`{"columns":["a"],"values":[null]}`, `{"columns":["a","b"],"values":[[1,2]]},{"columns":["c",null],"values":[[1,2]]}`, `{"tags":{"a":"b"},"columns":["a"],"values":[[1]]},{"columns":["a"],"values":[[1]]}`,
+		`{"name":"m","columns":["a"],"values":[[1]]},{"columns":["a"],"values":[[1]]}`, `{"columns":["a"],"values":[[1]]},{"values":[[1]]}`,
 		`{"partial":true}`, `{}],"error":"x","series":[`, `{}],"partial":true,"series":[`, `{}]},{"series":[`, `{}`, `{"name":1}`, `{"name":"\ud800"}`,
 	} {
 		f.Add([]byte(`{"results":[{"series":[`+series+`]}]}`), uint16(4096), byte(7))

@@ -103,16 +103,12 @@ func identity(header http.Header, body []byte, hidden secrets) Server {
 }
 
 func major(version string) int {
-	number, _, _ := strings.Cut(version, ".")
-	switch n, err := strconv.Atoi(number); {
-	case err == nil && n >= 1 && n <= 3:
-		return n
-	case err == nil && n > 3:
-		return 3
-	case version == "dev":
+	if version == "dev" {
 		return 2
 	}
-	return 1
+	number, _, _ := strings.Cut(version, ".")
+	n, _ := strconv.Atoi(number)
+	return min(max(n, 1), 3)
 }
 
 // notice forgets the server's identity when an answer contradicts it: 1.x and 2.x

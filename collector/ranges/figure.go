@@ -91,7 +91,7 @@ type Figure[P Partial[P]] struct {
 	tiles    []tile[P] // ascending, without gap or overlap
 	refusals []refusal
 	round    int64 // number of the call
-	previous int64 // when the call before began, in nanoseconds since 1970; 0 before the first
+	previous int64 // when the call before began, in nanoseconds since 1970
 
 	base      P   // merge of the first baseTiles tiles
 	baseTiles int // 0 while not known
@@ -205,8 +205,7 @@ func (f *Figure[P]) state() State {
 	for i := range f.tiles {
 		t := &f.tiles[i]
 		if !t.known() {
-			s.OldestCheck = time.Time{}
-			break
+			return State{Ranged: true, Ranges: len(f.tiles)}
 		}
 		if asked := time.Unix(0, t.asked); i == 0 || asked.Before(s.OldestCheck) {
 			s.OldestCheck = asked
@@ -293,10 +292,10 @@ func (f *Figure[P]) keep(at int, r result[P]) {
 // merged merges all tiles. The closed ones, which seldom change, are merged once.
 func (f *Figure[P]) merged() (total P, err error) {
 	closed := 0
-	for closed < len(f.tiles) && !f.open(&f.tiles[closed]) {
+	for !f.open(&f.tiles[closed]) { // the last, which has no end, is
 		closed++
 	}
-	if f.baseTiles != closed {
+	if closed == 0 || f.baseTiles != closed {
 		var base P
 		for i := range f.tiles[:closed] {
 			if base, err = base.Merge(f.tiles[i].partial); err != nil {
@@ -306,10 +305,6 @@ func (f *Figure[P]) merged() (total P, err error) {
 		f.base, f.baseTiles = base, closed
 	}
 	total = f.base
-	if closed == 0 {
-		var nothing P
-		total = nothing
-	}
 	for i := closed; i < len(f.tiles); i++ {
 		if total, err = total.Merge(f.tiles[i].partial); err != nil {
 			var nothing P

@@ -17,7 +17,6 @@ func (f *Figure[P]) open(t *tile[P]) bool {
 // arrange makes the tiles fit for a call at now: they begin where the span does, the
 // newest is cut where it has settled, and old neighbours are one.
 func (f *Figure[P]) arrange(now int64, span Range) {
-	f.refusals = slices.DeleteFunc(f.refusals, func(r refusal) bool { return r.To <= span.From })
 	// One a call, as what is forgotten may have to be refused again. The first is the oldest.
 	if len(f.refusals) > 0 && now-f.refusals[0].at > int64(forgetRefusal) {
 		f.refusals = slices.Delete(f.refusals, 0, 1)
@@ -27,7 +26,7 @@ func (f *Figure[P]) arrange(now int64, span Range) {
 		return
 	}
 	gone := 0
-	for gone < len(f.tiles)-1 && f.tiles[gone].To <= span.From {
+	for f.tiles[gone].To <= span.From { // the last has no end
 		gone++
 	}
 	if gone > 0 {
@@ -92,7 +91,7 @@ func (f *Figure[P]) join(now int64) {
 // refused reports whether a range as wide as one was refused where it lies.
 func (f *Figure[P]) refused(r Range) bool {
 	return slices.ContainsFunc(f.refusals, func(old refusal) bool {
-		return old.From < r.To && r.From < old.To && (!old.bounded() || r.To-r.From >= old.To-old.From)
+		return old.From < r.To && r.From < old.To && r.To-r.From >= old.To-old.From
 	})
 }
 
@@ -101,7 +100,7 @@ func (f *Figure[P]) cut(at int, now int64, cause error) error {
 	t := f.tiles[at]
 	reach := time.Duration(0)
 	for _, beside := range []int{at + 1, at - 1} {
-		if beside >= 0 && beside < len(f.tiles) && reach == 0 {
+		if beside >= 0 && beside < len(f.tiles) { // one, where the tile is endless
 			reach = f.tiles[beside].width()
 		}
 	}
@@ -130,10 +129,7 @@ func (f *Figure[P]) replace(at int, older, newer Range) {
 // not known, open, or would be too old before the next call; and, so that they do
 // not all become so at once, the one that is nearest to it.
 func (f *Figure[P]) dueBy(now int64) func(*tile[P]) bool {
-	gap := int64(0)
-	if f.previous != 0 {
-		gap = max(0, now-f.previous)
-	}
+	gap := max(0, now-f.previous)
 	nearest, most := int64(-1), 0.5
 	for i := range f.tiles {
 		t := &f.tiles[i]

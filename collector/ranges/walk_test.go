@@ -16,13 +16,13 @@ func TestWalk(t *testing.T) {
 		now := time.Now().UnixNano()
 		maps := map[string][]Range{
 			"none":   nil,
-			"coarse": {{All.From, now - int64(24*time.Hour)}, {now - int64(24*time.Hour), All.To}},
+			"coarse": {{All.From, now - 24*hour}, {now - 24*hour, All.To}},
 		}
 		for name, known := range maps {
 			for _, files := range []int{0, 20, 2} {
-				for _, span := range []Range{All, {now - int64(50*24*time.Hour), now}, {now - 5, now - 4}} {
-					s.files = files
-					seen, newest := ids{}, All.To
+				for span, parts := range map[Range]int{All: 2, {now - 50*24*hour, now}: 2, {now - 24*hour, now}: 1, {now - 5, now - 4}: 1} {
+					s.files, s.questions = files, 0
+					seen, newest, visits := ids{}, All.To, 0
 					err := Walk(t.Context(), now, span, known, func(ctx context.Context, r Range) error {
 						found, err := s.ask(ctx, r)
 						if err != nil {
@@ -32,6 +32,7 @@ func TestWalk(t *testing.T) {
 							t.Fatalf("%s, %d files: from %v to %v", name, files, newest, r)
 						}
 						newest = r.From
+						visits++
 						seen, err = seen.Merge(found)
 						return err
 					})
@@ -39,6 +40,12 @@ func TestWalk(t *testing.T) {
 						t.Fatal(err)
 					}
 					sameIDs(t, seen, s.truth(span))
+					if known == nil {
+						parts = 1
+					}
+					if files == 0 && visits != parts || files == 20 && s.questions > 150 {
+						t.Errorf("%s, %d files: %v in %d pieces, want %d, by %d questions", name, files, span, visits, parts, s.questions)
+					}
 				}
 			}
 		}

@@ -1,0 +1,120 @@
+package influx
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestError(t *testing.T) {
+	for want, err := range map[string]Error{
+		"timeout": {Kind: ErrTimeout},
+		`server_error: the server says "no" (HTTP 500)`: {Kind: ErrServer, Status: 500, Text: `"no"`},
+		"malformed: EOF": {Kind: ErrMalformed, Status: 200, Err: io.EOF},
+	} {
+		if got := err.Error(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+		if slices.Contains(err.Unwrap(), nil) || !errors.Is(&err, err.Kind) || !errors.Is(&err, err.Err) && err.Err != nil {
+			t.Errorf("%q unwraps to %v", want, err.Unwrap())
+		}
+	}
+}
+
+// TestServerError_text: the server's words, wherever they stand, on one line and short.
+func TestServerError_text(t *testing.T) {
+	long := strings.Repeat("x", maxErrorText)
+	for body, want := range map[string]string{
+		`{"error":"a"}`:              `"a"`,
+		`{"code":"c","message":"b"}`: `"b"`,
+		`{"code":"c"}`:               `"{\"code\":\"c\"}"`,
+		`{"error":"a"`:               `"{\"error\":\"a\""`,
+		" plain\n":                   `"plain"`,
+		" \n":                        "",
+		long:                         `"` + long + `"`,
+		long[1:] + "é":               `"` + long[1:] + "\uFFFD…" + `"`,
+	} {
+		var err *Error
+		if errors.As(ServerError(500, []byte(body)), &err); err.Text != want {
+			t.Errorf("%s: %s, want %s", body, err.Text, want)
+		}
+	}
+}
+
+// TestEnded: what net/http calls broken is what the context says, if that has ended.
+func TestEnded(t *testing.T) {
+	canceled, cancel := context.WithCancel(context.Background())
+	cancel()
+	late, cancel := context.WithTimeout(context.Background(), 0)
+	defer cancel()
+	own := errors.New("own")
+	caused, end := context.WithCancelCause(context.Background())
+	end(own)
+	for _, tt := range []struct {
+		ctx       context.Context
+		err, want error
+	}{
+		{t.Context(), ErrTruncated, ErrTruncated},
+		{late, ErrTruncated, ErrTimeout},
+		{late, ErrUnreachable, ErrTimeout},
+		{late, ErrCanceled, ErrTimeout},
+		{late, ErrServer, ErrServer},
+		{late, own, own},
+		{late, nil, nil},
+		{canceled, ErrTruncated, ErrCanceled},
+		{caused, ErrTruncated, ErrCanceled},
+	} {
+		err := tt.err
+		if kind := Kind(""); errors.As(err, &kind) {
+			err = &Error{Kind: kind}
+		}
+		if got := ended(tt.ctx, err); !errors.Is(got, tt.want) {
+			t.Errorf("%v, and the context says %v: %v, want %v", tt.err, context.Cause(tt.ctx), got, tt.want)
+		}
+	}
+}
+
+func TestTransportError(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		want Kind
+	}{
+		{context.Canceled, ErrCanceled},
+		{context.DeadlineExceeded, ErrTimeout},
+		{&net.OpError{Op: "dial", Err: &net.DNSError{IsTimeout: true}}, ErrTimeout},
+		{&net.OpError{Op: "dial", Err: &net.DNSError{}}, ErrUnreachable},
+	} {
+		if err := transportError(tt.err); !errors.Is(err, tt.want) || !errors.Is(err, tt.err) {
+			t.Errorf("%v: %v, want %s", tt.err, err, tt.want)
+		}
+	}
+}
+
+// TestSecrets_cover: a secret is taken out as it stands and as %q writes it; what holds
+// none stays as it is, up to its bound.
+func TestSecrets_cover(t *testing.T) {
+	hidden := secrets{`a"b`, ""}
+	for text, want := range map[string]string{
+		`x a"b y`:                                   "x <secret> y",
+		fmt.Sprintf("x %q y", `a"b`):                `x "<secret>" y`,
+		"plain":                                     "plain",
+		strings.Repeat("x", maxCoveredText):         strings.Repeat("x", maxCoveredText),
+		strings.Repeat("x", maxCoveredText+1):       strings.Repeat("x", maxCoveredText) + "…",
+		strings.Repeat("x", maxCoveredText-1) + "é": strings.Repeat("x", maxCoveredText-1) + "\uFFFD…",
+	} {
+		err := errors.New(text)
+		got := hidden.cover(err)
+		covered := (*coveredError)(nil)
+		if got.Error() != want || !errors.Is(got, err) || errors.As(got, &covered) != (text != want) {
+			t.Errorf("%.50s: %.50s, want %.50s", text, got, want)
+		}
+	}
+	if err := hidden.cover(nil); err != nil {
+		t.Error(err)
+	}
+}
