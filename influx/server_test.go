@@ -98,7 +98,7 @@ func TestIdentify(t *testing.T) {
 			if err != nil || got.Version != strings.TrimPrefix(tt.ping, "v") || pings != want {
 				t.Errorf("%s: %+v, %v after %d pings, want %d", name, got, err, pings, want)
 			}
-			_ = client.Query(t.Context(), Question{}, func(Row) error { return nil })
+			_ = client.Query(t.Context(), Request{}, func(Row) error { return nil })
 			if tt.again {
 				want++
 			}
