@@ -32,7 +32,7 @@ func Walk(ctx context.Context, now int64, span Range, known []Range, visit func(
 			return nil
 		case errors.Is(err, ErrTooWide):
 			older, newer, ok := r.halves(now, beside.width())
-			if !ok {
+			if !ok || len(ahead) >= mostRanges {
 				return err
 			}
 			ahead = append(ahead, older, newer)
