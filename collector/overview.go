@@ -95,32 +95,21 @@ func (c *Collector) days(run *scrape) ([]Day, error) {
 	for i := range all {
 		all[i].Start = first.Add(time.Duration(i) * day)
 	}
-	text := statement{
-		sel: `COUNT("sha256") AS "dumps", SUM("gzip_size_bytes") AS "bytes"`, tail: "GROUP BY time(1d) fill(none)",
-	}
+	text := statement{sel: `COUNT("sha256") AS "dumps", SUM("gzip_size_bytes") AS "bytes"`, tail: "GROUP BY time(1d) fill(none)"}
 	rows := 0
 	span := ranges.Range{From: first.UnixNano(), To: today.Add(day).UnixNano()}
 	err := ranges.Walk(run.ctx, run.now.UnixNano(), span, c.recordsMap(), func(ctx context.Context, r ranges.Range) error {
-		part := make([]Day, overviewDays)
+		part := make([]Day, overviewDays) // of a request that fails half-way, nothing counts
 		err := c.Database.Query(ctx, influx.Request{Statement: text.over(c.DumpsMeasurement, r, influxQL)}, func(row influx.Row) error {
 			ns, err := row.Time()
 			if err != nil {
 				return err
 			}
-			at := (ns - span.From) / int64(day)
-			if ns < span.From || at >= overviewDays {
+			if !span.Contains(ns) {
 				return fmt.Errorf("%w: a day that was not asked for", influx.ErrMalformed)
 			}
 			rows++
-			for column, into := range map[string]*int64{"dumps": &part[at].Dumps, "bytes": &part[at].Bytes} {
-				if value, _ := row.Value(column); value == nil { // no field of that name in that day
-					continue
-				}
-				if *into, err = row.Int64(column); err != nil {
-					return err
-				}
-			}
-			return nil
+			return part[(ns-span.From)/int64(day)].add(row)
 		})
 		if err != nil {
 			return tooWide(err)
@@ -138,6 +127,16 @@ func (c *Collector) days(run *scrape) ([]Day, error) {
 		return nil, err
 	}
 	return all, nil
+}
+
+func (d *Day) add(row influx.Row) error {
+	dumps, _, err := countIfAny(row, "dumps")
+	if err != nil {
+		return err
+	}
+	bytes, _, err := countIfAny(row, "bytes")
+	d.Dumps, d.Bytes = d.Dumps+int64(dumps), d.Bytes+int64(bytes)
+	return err
 }
 
 // Text returns a tag or field of text; false when the record has none.

@@ -2,7 +2,6 @@ package collector
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -160,20 +159,12 @@ func addVMTotal(t vmTotals, row influx.Row) (vmTotals, error) {
 		return t, nil
 	}
 	var more vmTotal
-	for column, into := range map[string]*total{"dumps": &more.dumps, "bytes": &more.bytes} {
-		// Of nothing, a count is null or 0, as the server likes.
-		if value, ok := row.Value(column); value == nil && ok {
-			continue
-		}
-		n, err := row.Int64(column)
-		switch {
-		case err != nil:
-			return nil, err
-		case n < 0:
-			return nil, fmt.Errorf("%w: the server says %d", errOutOfRange, n)
-		}
-		*into = total(n)
-		more.sized = more.sized || column == "bytes"
+	var err error
+	if more.dumps, _, err = countIfAny(row, "dumps"); err != nil {
+		return nil, err
+	}
+	if more.bytes, more.sized, err = countIfAny(row, "bytes"); err != nil {
+		return nil, err
 	}
 	if t == nil {
 		t = make(vmTotals)

@@ -123,26 +123,39 @@ const (
 	telemetry               // one point every few seconds for each VM; of interest within the look-back
 )
 
-// addTotal adds the integer in "value". A negative one is an overflow that the
-// server did not notice: InfluxDB's sums wrap silently.
+// addTotal adds the integer in "value".
 func addTotal(t total, row influx.Row) (total, error) {
-	n, err := row.Int64("value")
+	n, err := count(row, "value")
 	if err != nil {
 		return 0, err
 	}
-	if n < 0 {
-		return 0, fmt.Errorf("%w: the server says %d", errOutOfRange, n)
+	return t.Merge(n)
+}
+
+// count returns a column that holds a count or a sum. A negative one is an overflow that
+// the server did not notice: InfluxDB's sums wrap silently.
+func count(row influx.Row, column string) (total, error) {
+	n, err := row.Int64(column)
+	if err == nil && n < 0 {
+		err = fmt.Errorf("%w: the server says %d", errOutOfRange, n)
 	}
-	return t.Merge(total(n))
+	return total(n), err
+}
+
+// countIfAny is count where there may be none: of nothing, it is null or 0, as the server
+// likes.
+func countIfAny(row influx.Row, column string) (n total, known bool, err error) {
+	if value, _ := row.Value(column); value == nil {
+		return 0, false, nil
+	}
+	n, err = count(row, column)
+	return n, true, err
 }
 
 func addMean(m mean, row influx.Row) (mean, error) {
-	count, err := row.Int64("count")
+	count, err := count(row, "count")
 	if err != nil || count == 0 { // of nothing, a sum is null or 0, as the server likes
 		return m, err
-	}
-	if count < 0 {
-		return m, fmt.Errorf("%w: the server says %d", errOutOfRange, count)
 	}
 	sum, err := row.Float64("sum")
 	if err != nil {
@@ -160,7 +173,7 @@ func addMean(m mean, row influx.Row) (mean, error) {
 			return m, fmt.Errorf("%w: sum, count and mean do not agree, as while a dump is being recorded", errOutOfRange)
 		}
 	}
-	return m.Merge(mean{sum, count})
+	return m.Merge(mean{sum, int64(count)})
 }
 
 func addNewest(n newest, row influx.Row) (newest, error) {
