@@ -6,8 +6,6 @@ import (
 	"io"
 	"math/big"
 	"net/http"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -122,12 +120,8 @@ func TestBackfill(t *testing.T) {
 	}
 
 	// Stopped again and again, after ever so many questions.
-	target, err := url.Parse(server.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var asked, allowed atomic.Int64
-	proxy := httputil.NewSingleHostReverseProxy(target)
+	proxy := influxtest.Forward(t, server.URL)
 	ctx, stop := context.WithCancel(t.Context())
 	front := influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) {
 		if asked.Add(1) > allowed.Load() {
@@ -173,11 +167,7 @@ func TestBackfill(t *testing.T) {
 // that dumps every few seconds; the rest the server answers.
 func crowdedFront(t *testing.T, server string, most time.Duration) string {
 	t.Helper()
-	target, err := url.Parse(server)
-	if err != nil {
-		t.Fatal(err)
-	}
-	proxy := httputil.NewSingleHostReverseProxy(target)
+	proxy := influxtest.Forward(t, server)
 	bounds := regexp.MustCompile(`"vmid","gzip_size_bytes" .*time >= (\d+) AND time < (\d+)`)
 	return influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) {
 		found := bounds.FindStringSubmatch(r.URL.Query().Get("q"))

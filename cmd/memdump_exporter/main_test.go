@@ -169,20 +169,18 @@ func TestExporter_unasked(t *testing.T) {
 // TestExporter_letsRequestsFinish: a scrape in flight at SIGTERM is answered, and the process ends with 0.
 func TestExporter_letsRequestsFinish(t *testing.T) {
 	server := influxtest.MustStart(t)
-	w := watchInfluxDB(t, server)
-	w.hold = "SELECT"
+	w := newFront(t, server.URL)
+	held := w.hold("SELECT")
 	e := startExporter(t, []string{"INFLUX_URL=" + w.URL})
 	body := make(chan string, 1)
 	go func() { body <- get(t, e.URL+"/metrics", http.StatusOK, "X-Prometheus-Scrape-Timeout-Seconds", "2") }()
-	<-w.held
+	<-held
 	silent, err := net.Dial("tcp", strings.TrimPrefix(e.URL, "http://")) // must not hold it up
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	if err := syscall.Kill(e.proc.Pid(), syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
+	must(t, syscall.Kill(e.proc.Pid(), syscall.SIGTERM))
 	if got := <-body; !strings.Contains(got, "memdump_up 0") {
 		t.Errorf("the scrape in flight was answered with\n%s", got)
 	}

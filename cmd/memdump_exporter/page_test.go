@@ -31,7 +31,7 @@ func TestPage_figures(t *testing.T) {
 	server := influxtest.MustStart(t)
 	h := influxtest.Believable(6, time.Now())
 	store(t, server, "vmstats", h)
-	w := watchInfluxDB(t, server)
+	w := newFront(t, server.URL)
 	e := startExporter(t, []string{"INFLUX_URL=" + w.URL})
 	body := get(t, e.URL+"/", http.StatusOK)
 	known := h.Truth(time.Now().UnixNano(), 24*time.Hour)

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -67,36 +66,11 @@ func TestRecords(t *testing.T) {
 		t.Errorf("the old path answers\n%s\nthe new\n%s", old, now)
 	}
 	for method, want := range map[string]int{"HEAD": 200, "POST": 405, "PUT": 405, "DELETE": 405} {
-		req, err := http.NewRequest(method, e.URL+"/records?limit=3", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		if resp.StatusCode != want {
-			t.Errorf("%s: HTTP %d, want %d", method, resp.StatusCode, want)
+		if got := ask(nil, method, e.URL+"/records?limit=3"); got.status != want {
+			t.Errorf("%s: HTTP %d, want %d", method, got.status, want)
 		}
 	}
-	http.DefaultClient.CloseIdleConnections()
 	if body := get(t, e.URL+"/openapi.json", http.StatusOK); !json.Valid([]byte(body)) {
 		t.Errorf("no JSON: %s", body)
 	}
-}
-
-// peakMiB is the most memory that the process has had in RAM.
-func (e *exporter) peakMiB(t *testing.T) float64 {
-	t.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", e.proc.Pid()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var kib float64
-	_, after, _ := strings.Cut(string(status), "VmHWM:")
-	if _, err := fmt.Sscan(after, &kib); err != nil {
-		t.Fatal(err)
-	}
-	return kib / 1024
 }
