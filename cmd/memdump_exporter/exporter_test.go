@@ -179,6 +179,19 @@ func (s socket) start(t *testing.T, script string, env []string, stderr io.Write
 	return e
 }
 
+// until waits for what no signal tells of, and tells how long that took.
+func until(t *testing.T, within time.Duration, what string, holds func() error) time.Duration {
+	t.Helper()
+	for began := time.Now(); ; time.Sleep(within / 500) {
+		err := holds()
+		if took := time.Since(began); err == nil {
+			return took
+		} else if took > within {
+			t.Fatalf("not within %v: %s: %v", within, what, err)
+		}
+	}
+}
+
 // openFiles is how many files and connections the process has open.
 func (e *exporter) openFiles(t *testing.T) int {
 	t.Helper()
