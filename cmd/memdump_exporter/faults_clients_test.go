@@ -50,7 +50,7 @@ var clientRows = []row{
 	}, off: []edit{{"ConnState:      conns.note,", ""}, {"ReadHeaderTimeout: 3 * time.Second,", ""}, {"ReadTimeout:       5 * time.Second,", ""}}},
 	{id: "F2", what: "a body that never ends; an answer that nobody reads", run: slowClients,
 		off: []edit{{"_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(budget + writeGrace))", "_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})"}}},
-	{id: "F3", what: "1000 scrapers at once, three times", run: crowd,
+	{id: "F3", what: "1000 scrapers at once, three times", run: burst,
 		off: []edit{{"if r == nil || time.Since(r.began) >= joinWithin {", "if true {"}}},
 	{id: "F4", what: "1000 scrapers that leave after 50 ms", run: leaving,
 		off: []edit{{"\tr.cancel(cause)\n}", "\t_ = cause\n}"}}},
@@ -329,7 +329,7 @@ func slowClients(t *testing.T, m *matrix) {
 	s.recovers(t)
 }
 
-func crowd(t *testing.T, m *matrix) {
+func burst(t *testing.T, m *matrix) {
 	s := m.start(t, nil, m.front.URL)
 	m.front.set(func(conn *countingConn, r *http.Request) {
 		time.Sleep(200 * time.Millisecond) // what a collection takes

@@ -64,7 +64,7 @@ scrape_configs:
 	cmd.Env = []string{"GOMEMLIMIT=300MiB"}
 	cmd.Dir = dir
 	p := scraper{start(t, cmd)}
-	wait(t, "Prometheus is ready", func() error {
+	until(t, time.Minute, "Prometheus is ready", func() error {
 		select {
 		case <-p.proc.Done():
 			t.Fatalf("Prometheus ended: %v", p.proc.Err())
@@ -93,22 +93,6 @@ func promtool(t *testing.T, input io.Reader, args ...string) string {
 		t.Fatalf("promtool %s: %v\n%s", strings.Join(args, " "), err, output)
 	}
 	return string(output)
-}
-
-// wait polls until the condition holds, at most a minute.
-func wait(t *testing.T, what string, holds func() error) {
-	t.Helper()
-	deadline := time.Now().Add(time.Minute)
-	for {
-		err := holds()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within a minute: %v", what, err)
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
 }
 
 // ask returns the data of an answer of Prometheus' API. An expression that does not parse,
@@ -285,7 +269,7 @@ func (p scraper) alerts(t *testing.T, at time.Time) map[string][]series {
 // until waits for a query to return these values by instance.
 func (p scraper) until(t *testing.T, expr string, want map[string]string) {
 	t.Helper()
-	wait(t, expr, func() error {
+	until(t, time.Minute, expr, func() error {
 		if got := by("instance", p.query(t, expr, time.Now())); !maps.Equal(got, want) {
 			return fmt.Errorf("it is %v, want %v", got, want)
 		}
@@ -417,7 +401,7 @@ func TestPrometheus(t *testing.T) {
 
 	// A rate needs two scrapes, and a rule has been evaluated before its health is known.
 	p.until(t, "count_over_time(memdump_up[1m]) > bool 2", both("1"))
-	wait(t, "the rules are evaluated", func() error {
+	until(t, time.Minute, "the rules are evaluated", func() error {
 		for _, rule := range p.rules(t) {
 			if rule.Health == "unknown" {
 				return fmt.Errorf("%s is not", rule.Name)

@@ -7,23 +7,17 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"io"
 	"maps"
 	"math"
 	"math/rand/v2"
 	"net/http"
-	"os"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/Shopify/toxiproxy/v2"
-	"github.com/prometheus/common/expfmt"
-	"github.com/prometheus/common/model"
-	"github.com/rs/zerolog"
 
 	"memdump_exporter/influx/influxtest"
 )
@@ -111,7 +105,7 @@ func TestSoak(t *testing.T) {
 		s.write(t)
 		pause(ctx, time.Second+time.Duration(rng.Int64N(int64(3*time.Second))))
 		at := time.Since(begin)
-		rss.add(at, s.procStatus(t, "VmRSS:")/1024)
+		rss.add(at, s.e.memoryMiB(t, "VmRSS:"))
 		least := s.leastSince()
 		goroutines.add(at, least[0])
 		files.add(at, least[1])
@@ -124,7 +118,7 @@ func TestSoak(t *testing.T) {
 	s.client.CloseIdleConnections()
 	s.report(t, time.Since(begin), slowest)
 
-	t.Logf("peak RSS %.1f MiB; growth after the first %v, by Theil-Sen with its 95 %% interval:", s.procStatus(t, "VmHWM:")/1024, soakWarm)
+	t.Logf("peak RSS %.1f MiB; growth after the first %v, by Theil-Sen with its 95 %% interval:", s.e.peakMiB(t), soakWarm)
 	for _, what := range []struct {
 		name    string
 		of      measured
@@ -150,13 +144,7 @@ func newSoak(t *testing.T) *soak {
 	s.history = influxtest.Believable(*soakSeed, time.Now())
 	store(t, server, "vmstats", s.history)
 	s.moments = []moment{{values: truth(s.history).values}}
-	zerolog.SetGlobalLevel(zerolog.Disabled) // some toxics have a logger of their own
-	toxic := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
-	s.proxy = toxiproxy.NewProxy(toxic, "influxdb", "127.0.0.1:0", strings.TrimPrefix(server.URL, "http://"))
-	if err := s.proxy.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.proxy.Stop)
+	s.proxy = newToxic(t, server.URL)
 	s.e = startExporter(t, []string{"INFLUX_URL=http://" + s.proxy.Listen})
 	return s
 }
@@ -168,27 +156,25 @@ type fault struct {
 
 func (s *soak) faults(rng *rand.Rand) []fault {
 	toxic := func(kind, attributes string) fault {
-		return fault{kind + attributes,
-			func() error {
-				_, err := s.proxy.Toxics.AddToxicJson(strings.NewReader(fmt.Sprintf(`{"name":"x","type":%q,"attributes":%s}`, kind, attributes)))
-				return err
-			},
-			func() error { return s.proxy.Toxics.RemoveToxic(context.Background(), "x") },
-		}
+		var remove func() error
+		return fault{kind + attributes, func() (err error) {
+			remove, err = poison(s.proxy, kind, attributes)
+			return err
+		}, func() error { return remove() }}
 	}
 	signal := func(which syscall.Signal) func() error {
 		return func() error { return syscall.Kill(s.server.Pid(), which) }
 	}
 	return []fault{
-		toxic("latency", `{"latency":300,"jitter":200}`),
-		toxic("latency", `{"latency":5000}`),
-		toxic("timeout", `{"timeout":0}`),
-		toxic("timeout", `{"timeout":100}`),
-		toxic("reset_peer", `{"timeout":50}`),
-		toxic("bandwidth", `{"rate":1}`),
-		toxic("slicer", `{"average_size":16,"size_variation":8,"delay":20}`),
-		toxic("slow_close", `{"delay":500}`),
-		toxic("limit_data", fmt.Sprintf(`{"bytes":%d}`, []int{1, 17, 300, 600}[rng.IntN(4)])),
+		toxic("latency", `"latency":300,"jitter":200`),
+		toxic("latency", `"latency":5000`),
+		toxic("timeout", `"timeout":0`),
+		toxic("timeout", `"timeout":100`),
+		toxic("reset_peer", `"timeout":50`),
+		toxic("bandwidth", `"rate":1`),
+		toxic("slicer", `"average_size":16,"size_variation":8,"delay":20`),
+		toxic("slow_close", `"delay":500`),
+		toxic("limit_data", fmt.Sprintf(`"bytes":%d`, []int{1, 17, 300, 600}[rng.IntN(4)])),
 		{"proxy down", func() error { s.proxy.Stop(); return nil }, s.proxy.Start},
 		{"influxd stopped", signal(syscall.SIGSTOP), signal(syscall.SIGCONT)},
 		{"influxd killed", s.server.Kill, func() error { return s.server.Start(context.Background()) }},
@@ -198,21 +184,22 @@ func (s *soak) faults(rng *rand.Rand) []fault {
 // scrape asks once, and holds each figure against what was true meanwhile.
 func (s *soak) scrape(t *testing.T) {
 	begin := time.Now()
-	got, err := s.ask()
-	end := time.Now()
+	answer := ask(s.client, http.MethodGet, s.e.URL+"/metrics", timeoutHeader, fmt.Sprint(soakTimeout.Seconds()))
+	end := begin.Add(answer.took)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.count["scrapes"]++
-	if end.Sub(begin) > soakTimeout {
+	if answer.took > soakTimeout {
 		s.count["later than announced"]++
 	}
-	if err != nil {
-		s.wrong = append(s.wrong, err.Error())
+	got, err := parseText(answer.body)
+	if answer.status != http.StatusOK || err != nil {
+		s.wrong = append(s.wrong, fmt.Sprintf("HTTP %d, %v, %v", answer.status, answer.err, err))
 		return
 	}
 	s.last = got
-	s.least[0] = min(s.least[0], got.gauges("go_goroutines")["go_goroutines"])
-	s.least[1] = min(s.least[1], float64(s.openFiles(t)))
+	s.least[0] = min(s.least[0], got.value("go_goroutines"))
+	s.least[1] = min(s.least[1], float64(s.e.openFiles(t)))
 	whole := true
 	success := got.gauges("memdump_query_success")
 	for query, gauge := range gaugeOf {
@@ -232,7 +219,7 @@ func (s *soak) scrape(t *testing.T) {
 			s.wrong = append(s.wrong, fmt.Sprintf("%s is %v, and was not at any time since %v", gauge, value, begin))
 		}
 	}
-	if up := got.gauges("memdump_up")["memdump_up"] == 1; up != whole {
+	if up := got.value("memdump_up") == 1; up != whole {
 		s.wrong = append(s.wrong, fmt.Sprintf("memdump_up is %v, whole is %v", up, whole))
 	}
 	if whole {
@@ -241,25 +228,6 @@ func (s *soak) scrape(t *testing.T) {
 			s.green = begin
 		}
 	}
-}
-
-func (s *soak) ask() (families, error) {
-	req, err := http.NewRequest(http.MethodGet, s.e.URL+"/metrics", nil)
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("X-Prometheus-Scrape-Timeout-Seconds", fmt.Sprint(soakTimeout.Seconds()))
-	resp, err := s.client.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil || resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("status %d, %w", resp.StatusCode, err)
-	}
-	parser := expfmt.NewTextParser(model.UTF8Validation)
-	return parser.TextToMetricFamilies(strings.NewReader(string(body)))
 }
 
 // write adds a dump and telemetry. While that goes on, what was and what will be are
@@ -274,9 +242,7 @@ func (s *soak) write(t *testing.T) {
 	s.mu.Lock()
 	s.moments = append(s.moments, next)
 	s.mu.Unlock()
-	if err := s.server.Write(t.Context(), "vmstats", lines); err != nil {
-		t.Fatal(err)
-	}
+	must(t, s.server.Write(t.Context(), "vmstats", lines))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.moments[len(s.moments)-2].until = time.Now()
@@ -286,21 +252,14 @@ func (s *soak) write(t *testing.T) {
 // recovers waits for a whole scrape that has begun since, and returns how long that took.
 func (s *soak) recovers(t *testing.T, after string) time.Duration {
 	off := time.Now()
-	poll := time.NewTicker(20 * time.Millisecond)
-	defer poll.Stop()
-	for range poll.C {
+	return until(t, soakRecovers, "a whole scrape after "+after, func() error {
 		s.mu.Lock()
-		whole := s.green.After(off)
-		s.mu.Unlock()
-		if whole {
-			break
+		defer s.mu.Unlock()
+		if !s.green.After(off) {
+			return fmt.Errorf("the last one began at %v", s.green)
 		}
-		if time.Since(off) > soakRecovers {
-			t.Errorf("no whole scrape %v after %s", soakRecovers, after)
-			break
-		}
-	}
-	return time.Since(off)
+		return nil
+	})
 }
 
 // whole scrapes until all is there and everything else has come to rest, and returns
@@ -325,28 +284,6 @@ func (s *soak) leastSince() [2]float64 {
 	return least
 }
 
-func (s *soak) openFiles(t *testing.T) int {
-	t.Helper()
-	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.e.proc.Pid()))
-	if err != nil {
-		t.Error(err)
-	}
-	return len(files)
-}
-
-func (s *soak) procStatus(t *testing.T, field string) (kib float64) {
-	t.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.e.proc.Pid()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, after, _ := strings.Cut(string(status), field)
-	if _, err := fmt.Sscan(after, &kib); err != nil {
-		t.Fatal(err)
-	}
-	return kib
-}
-
 func (s *soak) tally(what string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -360,12 +297,11 @@ func (s *soak) report(t *testing.T, took, slowest time.Duration) {
 	for _, what := range slices.Sorted(maps.Keys(s.count)) {
 		t.Logf("  %-40s %d", what, s.count[what])
 	}
-	for _, m := range s.last["memdump_query_errors_total"].GetMetric() {
-		if n := m.GetCounter().GetValue(); n > 0 {
-			t.Logf("  %-40s %.0f", "failures of "+label(m, "query")+": "+label(m, "reason"), n)
-		}
+	failures := s.last.failures()
+	for _, which := range slices.Sorted(maps.Keys(failures)) {
+		t.Logf("  %-40s %.0f", "failures: "+which, failures[which])
 	}
-	t.Logf("  joined %v, panics %v", s.last["memdump_scrapes_joined_total"].GetMetric()[0].GetCounter().GetValue(), s.last["memdump_panics_total"].GetMetric()[0].GetCounter().GetValue())
+	t.Logf("  joined %v, panics %v", s.last.value("memdump_scrapes_joined_total"), s.last.value("memdump_panics_total"))
 	t.Logf("  %-40s %d", "wrong", len(s.wrong))
 	for _, wrong := range s.wrong[:min(10, len(s.wrong))] {
 		t.Error(wrong)
