@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -142,22 +143,24 @@ func overlay(t *testing.T, edits ...edit) string {
 	} else {
 		made.Replace = map[string]string{}
 	}
-	root, err := filepath.Abs("../..")
-	must(t, err)
+	var files []string
+	for _, pattern := range []string{"../../*/*.go", "../../*/*/*.go"} {
+		found, err := filepath.Glob(pattern)
+		must(t, err)
+		files = append(files, found...)
+	}
 	dir := t.TempDir()
 	for i, e := range edits {
 		places := 0
-		for _, folder := range []string{"cmd/memdump_exporter", "collector", "collector/ranges", "influx"} {
-			files, err := filepath.Glob(filepath.Join(root, folder, "*.go"))
+		for _, file := range files {
+			file, err := filepath.Abs(file)
 			must(t, err)
-			for _, file := range files {
-				source, err := os.ReadFile(cmp.Or(made.Replace[file], file))
-				must(t, err)
-				if n := strings.Count(string(source), e.old); n > 0 && !strings.HasSuffix(file, "_test.go") {
-					places += n
-					made.Replace[file] = filepath.Join(dir, fmt.Sprint(i, ".go"))
-					write(t, made.Replace[file], strings.Replace(string(source), e.old, e.new, 1))
-				}
+			source, err := os.ReadFile(cmp.Or(made.Replace[file], file))
+			must(t, err)
+			if n := strings.Count(string(source), e.old); n > 0 && !strings.HasSuffix(file, "_test.go") {
+				places += n
+				made.Replace[file] = filepath.Join(dir, fmt.Sprint(i, ".go"))
+				write(t, made.Replace[file], strings.Replace(string(source), e.old, e.new, 1))
 			}
 		}
 		if places != 1 {
@@ -223,23 +226,9 @@ type subject struct {
 }
 
 // start starts an exporter that asks there, by a command that runs "$@", such as nice, or
-// none; and asks it for everything before it is measured. It asks each figure once a
-// scrape, whatever happens.
+// none; and asks it for everything before it notes what it is like when idle. It asks each
+// figure once a scrape, whatever happens.
 func (m *matrix) start(t *testing.T, by []string, influxdb string, args ...string) *subject {
-	t.Helper()
-	s := m.run(t, by, influxdb, args...)
-	for range 2 {
-		if !s.metrics(t, patient).whole() {
-			break
-		}
-		s.fetch(t, "/records?limit=10000")
-		s.fetch(t, "/")
-	}
-	s.measure(t)
-	return s
-}
-
-func (m *matrix) run(t *testing.T, by []string, influxdb string, args ...string) *subject {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "token")
 	write(t, file, canary)
@@ -247,10 +236,15 @@ func (m *matrix) run(t *testing.T, by []string, influxdb string, args ...string)
 		"--influx.url=" + influxdb, "--influx.token-file=" + file}, args)
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
-	return &subject{exporter: start(t, cmd), history: m.history, token: file}
+	s := &subject{exporter: start(t, cmd), history: m.history, token: file}
+	for i := 0; i < 2 && s.metrics(t, patient).whole(); i++ {
+		s.fetch(t, "/records?limit=10000")
+		s.fetch(t, "/")
+	}
+	s.measure(t)
+	return s
 }
 
-// measure notes what the exporter is like when idle.
 func (s *subject) measure(t *testing.T) {
 	t.Helper()
 	now := s.recount(t, s.metrics(t, patient))
@@ -393,13 +387,8 @@ func (s *subject) recovers(t *testing.T) {
 	if !strings.HasSuffix(open.body, "\n# EOF\n") || !strings.HasPrefix(open.header.Get("Content-Type"), "application/openmetrics-text") {
 		t.Errorf("%q does not end as OpenMetrics does", open.header)
 	}
-	var samples strings.Builder // alone, as a counter's family has another name in the older form
-	for line := range strings.Lines(open.body) {
-		if !strings.HasPrefix(line, "#") {
-			samples.WriteString(line)
-		}
-	}
-	found, err := parseText(samples.String())
+	// The samples alone, as a counter's family has another name in the older form.
+	found, err := parseText(regexp.MustCompile("(?m)^#.*\n").ReplaceAllString(open.body, ""))
 	must(t, err)
 	truth(s.history).shown(t, found)
 	if page := s.fetch(t, "/"); page.status != http.StatusOK {
@@ -547,19 +536,15 @@ func drip(head, one string) script {
 	}
 }
 
-// through carries one question to InfluxDB by the proxy with toxics, and the answer back.
+// through carries one question to InfluxDB by the proxy with toxics, and the answer back,
+// until either side leaves.
 func (m *matrix) through(conn *countingConn, r *http.Request) {
-	r.Close = true
-	m.carry(conn, r)
-}
-
-// carry does that until either side leaves.
-func (m *matrix) carry(conn *countingConn, r *http.Request) {
 	up, err := net.Dial("tcp", m.toxic.Listen)
 	if err != nil {
 		return
 	}
 	defer up.Close()
+	r.Close = true
 	if r.Write(up) != nil {
 		return
 	}

@@ -350,12 +350,3 @@ func (s measured) slope() (slope, low, high float64) {
 	at := func(i float64) float64 { return slopes[int(min(max(i, 0), float64(len(slopes)-1)))] }
 	return middle(slopes), at(float64(len(slopes))/2 - half), at(float64(len(slopes))/2 + half)
 }
-
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"memdump_exporter/influx/influxtest"
 	"net"
 	"net/http"
 	"os"
@@ -28,12 +29,13 @@ var networkRows = []row{
 	{id: "A5", what: "latency of 300 ms, more or less", run: toxic("latency", `"latency":300,"jitter":200`, seen{})},
 	{id: "A6", what: "latency beyond the scrape's time, on one of six", run: toxic("latency", `"latency":6000`, late),
 		off: []edit{{"case <-patience.C:\n\t\tlate = true\n", ""}}},
-	{id: "A7", what: "nothing comes after the connection", run: blackhole},
+	{id: "A7", what: "nothing comes after the connection", run: toxic("timeout", `"timeout":0`, seen{reason: "timeout", records: true})},
 	{id: "A8", what: "closed after 100 ms", run: toxic("timeout", `"timeout":100`, seen{reason: "unreachable", within: time.Second})},
 	{id: "A9", what: "reset", run: toxic("reset_peer", `"timeout":0`, unreachable)},
 	{id: "A10", what: "closed after 1, 17, 100 bytes, the header, all but the last byte", run: cutShort,
 		off: takeShort},
-	{id: "A11", what: "1 KB/s", run: slow},
+	// A question whose answer is long enough to take longer than a scrape.
+	{id: "A11", what: "1 KB/s", run: toxic("bandwidth", `"rate":1`, fails("timeout", "monitored_vms"))},
 	{id: "A12", what: "one byte at a time", run: toxic("slicer", `"average_size":1,"size_variation":0,"delay":100`, seen{})},
 	{id: "A13", what: "closed slowly", run: toxic("slow_close", `"delay":1000`, seen{})},
 	{id: "A14", what: "flapping", run: flapping(true)},
@@ -41,7 +43,7 @@ var networkRows = []row{
 	{id: "A16", what: "kept connections closed while idle", run: flapping(false)},
 	{id: "A17", what: "a port whose connections nobody accepts", run: notAccepted,
 		off: []edit{{"Timeout: 2 * time.Second, ", ""}}},
-	{id: "A18", what: "our open files used up", run: noFiles},
+	{id: "A18", what: "our open files used up", run: func(t *testing.T, m *matrix) { halfOpen(t, m, 64, "32") }},
 	{id: "A19", what: "ephemeral ports used up", run: noPorts},
 }
 
@@ -54,19 +56,9 @@ func toxic(kind, attributes string, want seen) func(*testing.T, *matrix) {
 	}
 }
 
-func blackhole(t *testing.T, m *matrix) {
-	m.poison(t, "timeout", `"timeout":0`)
-	transport(one("timeout", m.carry, seen{reason: "timeout", repeats: true}))(t, m)
-}
-
 func notStarted(t *testing.T, m *matrix) {
 	must(t, m.server.Stop())
 	s := m.start(t, nil, m.server.URL)
-	for _, path := range []string{healthyPath, readyPath, "/"} {
-		if r := s.fetch(t, path); r.status != http.StatusOK {
-			t.Errorf("%s: HTTP %d, %v", path, r.status, r.err)
-		}
-	}
 	s.sees(t, seen{reason: "unreachable", queries: all(), within: time.Second, records: true})
 	must(t, m.server.Start(t.Context()))
 	s.files, s.goroutines = s.files+6, s.goroutines+12 // connections to InfluxDB, of which there was none
@@ -114,12 +106,6 @@ func cutShort(t *testing.T, m *matrix) {
 			transport(one(want.reason, m.through, want))(t, m)
 		})
 	}
-}
-
-// slow takes a question whose answer is long enough to take longer than a scrape.
-func slow(t *testing.T, m *matrix) {
-	m.poison(t, "bandwidth", `"rate":1`)
-	cases(one("telemetry", m.through, fails("timeout", "monitored_vms")))(t, m)
 }
 
 // flapping breaks the way to InfluxDB again and again, and lets scrapes see it broken or
@@ -191,27 +177,6 @@ func notAccepted(t *testing.T, m *matrix) {
 	s.sees(t, seen{reason: "timeout", queries: all(), within: 5 * time.Second, timeout: 9})
 }
 
-func noFiles(t *testing.T, m *matrix) {
-	s := m.start(t, []string{"sh", "-c", `ulimit -n 32; exec "$@"`, "sh"}, m.front.URL)
-	var held []net.Conn
-	for range 64 {
-		conn, _ := s.dial(t, "GET /metrics HTTP/1.1\r\n")
-		held = append(held, conn)
-	}
-	for range 5 {
-		got := s.metrics(t, announced)
-		if got.status != http.StatusOK || got.took > announced*time.Second {
-			t.Fatalf("HTTP %d after %v, %v", got.status, got.took, got.err)
-		}
-		s.trueOrAbsent(t, got)
-	}
-	for _, conn := range held {
-		conn.Close()
-	}
-	s.recount(t, s.metrics(t, announced))
-	s.recovers(t)
-}
-
 // noPorts runs again in a network of its own, with eight ports for connections.
 func noPorts(t *testing.T, m *matrix) {
 	const inside = "MEMDUMP_FAULTS_OWN_NETWORK"
@@ -244,4 +209,153 @@ func noPorts(t *testing.T, m *matrix) {
 		conn.Close()
 	}
 	s.recovers(t)
+}
+
+// The process and its machine.
+var hostRows = []row{
+	{id: "G1", what: "SIGTERM with 100 scrapes in flight, 50 times; a second signal", run: terminated,
+		off: []edit{{"\tconns.awaitRequests(silentGrace)\n", ""}}},
+	{id: "G2", what: "SIGKILL, with the socket held by another process", run: socketActivation},
+	{id: "G3", what: "a storm of SIGHUP", why: "nothing is loaded again at a signal: files are read when they are used, and SIGHUP ends the process"},
+	{id: "G4", what: "a limit of 64 MiB of memory", tested: "F3 and C1: peak memory is measured there"},
+	{id: "G5", what: "no CPU to be had", run: starved},
+	{id: "G6", what: "the wall clock jumps", why: "not tried, as it is the machine's; deadlines are those of contexts and timers, which are monotonic"},
+	{id: "G7", what: "stderr full, or closed (read by nobody: TestLogWriter_stuck)", run: deaf},
+	{id: "G8", what: "start with InfluxDB down", tested: "A1, TestRun_servesUntilItsContextEnds"},
+}
+
+// held are scrapes that have been accepted by the exporter and wait for InfluxDB.
+func (m *matrix) held(t *testing.T, s *subject, n int) (answers <-chan reply, release func()) {
+	t.Helper()
+	waiting := make(chan struct{})
+	m.front.set(func(conn *countingConn, r *http.Request) {
+		<-waiting
+		ok(m.sum())(conn, r)
+	}, sumQuestion)
+	idle := s.openFiles(t)
+	answers = atOnce(n, s.patiently(t))
+	until(t, 20*time.Second, "all are accepted", func() error {
+		if files := s.openFiles(t); files < idle+n {
+			return fmt.Errorf("%d open files, %d when idle", files, idle)
+		}
+		return nil
+	})
+	return answers, func() { close(waiting); m.front.set(nil) }
+}
+
+func terminated(t *testing.T, m *matrix) {
+	const times, scrapes = 50, 100
+	longest := time.Duration(0)
+	for i := range times {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			s := &subject{exporter: startExporter(t, []string{"INFLUX_URL=" + m.front.URL})}
+			answers, release := m.held(t, s, scrapes)
+			began := time.Now()
+			s.refusesAfter(t, syscall.SIGTERM)
+			release()
+			for range scrapes {
+				if got := <-answers; !got.whole() {
+					t.Errorf("HTTP %d, %v\n%s", got.status, got.err, got.body)
+				}
+			}
+			if err := s.proc.Err(); err != nil {
+				t.Errorf("the exporter ended with %v", err)
+			}
+			longest = max(longest, time.Since(began))
+		})
+		if t.Failed() {
+			return
+		}
+	}
+	m.note("%d times %d scrapes answered whole, exit 0, the longest end %v", times, scrapes, longest.Round(time.Millisecond))
+
+	s := &subject{exporter: startExporter(t, []string{"INFLUX_URL=" + m.front.URL})}
+	s.ends = "signal: terminated"
+	answers, release := m.held(t, s, 1)
+	defer release()
+	s.refusesAfter(t, syscall.SIGTERM)
+	until(t, 2*time.Second, "the second signal ends it", func() error {
+		_ = syscall.Kill(s.proc.Pid(), syscall.SIGTERM)
+		select {
+		case <-s.proc.Done():
+			return nil
+		case <-time.After(10 * time.Millisecond):
+			return errors.New("it goes on")
+		}
+	})
+	<-answers
+}
+
+// refusesAfter waits until nobody listens any more, after a signal.
+func (s *subject) refusesAfter(t *testing.T, signal syscall.Signal) {
+	t.Helper()
+	must(t, syscall.Kill(s.proc.Pid(), signal))
+	until(t, 2*time.Second, "nobody listens", func() error {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))
+		if err != nil {
+			return nil
+		}
+		conn.Close()
+		return errors.New("connections are still taken")
+	})
+}
+
+func socketActivation(t *testing.T, m *matrix) {
+	socket := newSocket(t)
+	start := func() *subject {
+		return &subject{exporter: socket.start(t, `exec "$@"`, nil, nil, "--influx.url="+m.front.URL), history: m.history}
+	}
+	s := start()
+	for range 5 {
+		s.sees(t, seen{timeout: patient})
+		s.ends = "signal: killed"
+		must(t, s.proc.Kill())
+		early := atOnce(1, s.patiently(t))
+		s = start()
+		s.holds(t, seen{timeout: patient}, <-early)
+	}
+}
+
+func starved(t *testing.T, m *matrix) {
+	s := m.start(t, []string{"nice", "-n", "10"}, m.front.URL)
+	for range 4 {
+		proc, err := influxtest.StartProcess(exec.Command("sh", "-c", "while :; do :; done"))
+		must(t, err)
+		defer proc.Kill()
+	}
+	answered, whole := 0, 0
+	for range 10 {
+		got := s.metrics(t, announced)
+		if got.status != http.StatusOK {
+			t.Errorf("HTTP %d, %v", got.status, got.err)
+			continue
+		}
+		s.trueOrAbsent(t, got)
+		if got.took <= announced*time.Second {
+			answered++
+		}
+		if got.whole() {
+			whole++
+		}
+	}
+	m.note("%d of 10 in time, %d whole", answered, whole)
+	if answered < 5 { // how many there can be is the machine's business
+		t.Errorf("%d of 10 scrapes answered in time", answered)
+	}
+}
+
+// deaf is an exporter whose log can't be written.
+func deaf(t *testing.T, m *matrix) {
+	for _, stderr := range []string{">/dev/full", ">&-"} {
+		t.Run(stderr, func(t *testing.T) {
+			s := &subject{exporter: newSocket(t).start(t, `exec "$@" 2`+stderr, nil, nil, "--influx.url="+m.front.URL), history: m.history}
+			s.recount(t, s.metrics(t, patient))
+			for range 50 {
+				m.front.set(status(500, strings.Repeat("x", 4000)), sumQuestion)
+				s.sees(t, serverError)
+				m.front.set(nil)
+				s.sees(t, seen{})
+			}
+		})
+	}
 }
