@@ -536,15 +536,19 @@ func drip(head, one string) script {
 	}
 }
 
-// through carries one question to InfluxDB by the proxy with toxics, and the answer back,
-// until either side leaves.
+// through carries one question to InfluxDB by the proxy with toxics, and the answer back.
 func (m *matrix) through(conn *countingConn, r *http.Request) {
+	r.Close = true
+	m.carry(conn, r)
+}
+
+// carry does that until either side leaves.
+func (m *matrix) carry(conn *countingConn, r *http.Request) {
 	up, err := net.Dial("tcp", m.toxic.Listen)
 	if err != nil {
 		return
 	}
 	defer up.Close()
-	r.Close = true
 	if r.Write(up) != nil {
 		return
 	}
