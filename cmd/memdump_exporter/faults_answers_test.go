@@ -343,5 +343,5 @@ func afterTimeout(t *testing.T, m *matrix) {
 	if got := s.metrics(t, 0.1); !strings.Contains(got.body, "\nmemdump_query_success{query=\"dumped_vms\"} 0") {
 		t.Fatalf("it did not take too long:\n%s", got.body)
 	}
-	m.noQueries(t)
+	m.becomes(t, "idle")
 }

@@ -49,10 +49,10 @@ type soak struct {
 	proxy   *toxiproxy.Proxy
 	history *influxtest.History
 	client  *http.Client
+	whole   chan time.Time // when a scrape began that was whole, to who waits for one
 
 	mu      sync.Mutex
 	moments []moment
-	green   time.Time // when the newest whole scrape began
 	count   map[string]int
 	wrong   []string
 	last    families
@@ -69,7 +69,7 @@ type moment struct {
 // answered, and the process neither grows nor leaks.
 func TestSoak(t *testing.T) {
 	s := newSoak(t)
-	baseline := s.whole(t)
+	baseline := s.rest(t)
 	begin := time.Now()
 	ctx, stop := context.WithTimeout(t.Context(), *soakDuration)
 	defer stop()
@@ -87,28 +87,24 @@ func TestSoak(t *testing.T) {
 			}
 		}
 	})
-	var rss, files, goroutines measured
+	growth := map[string]*measured{"MiB of RSS": {}, "open files": {}, "goroutines": {}}
 	rng := rand.New(rand.NewPCG(*soakSeed, 7))
 	var slowest time.Duration
 	for ctx.Err() == nil {
 		faults := s.faults(rng)
 		f := faults[rng.IntN(len(faults))]
 		s.tally("fault " + f.name)
-		if err := f.on(); err != nil {
-			t.Fatalf("%s: %v", f.name, err)
-		}
+		must(t, f.on())
 		pause(ctx, time.Second+time.Duration(rng.Int64N(int64(6*time.Second))))
-		if err := f.off(); err != nil {
-			t.Fatalf("the end of %s: %v", f.name, err)
-		}
+		must(t, f.off())
 		slowest = max(slowest, s.recovers(t, f.name))
 		s.write(t)
 		pause(ctx, time.Second+time.Duration(rng.Int64N(int64(3*time.Second))))
 		at := time.Since(begin)
-		rss.add(at, s.e.memoryMiB(t, "VmRSS:"))
 		least := s.leastSince()
-		goroutines.add(at, least[0])
-		files.add(at, least[1])
+		growth["MiB of RSS"].add(at, s.e.memoryMiB(t, "VmRSS:"))
+		growth["goroutines"].add(at, least[0])
+		growth["open files"].add(at, least[1])
 		if t.Failed() {
 			break
 		}
@@ -119,19 +115,15 @@ func TestSoak(t *testing.T) {
 	s.report(t, time.Since(begin), slowest)
 
 	t.Logf("peak RSS %.1f MiB; growth after the first %v, by Theil-Sen with its 95 %% interval:", s.e.peakMiB(t), soakWarm)
-	for _, what := range []struct {
-		name    string
-		of      measured
-		allowed float64 // an hour
-	}{{"RSS, MiB/h", rss, 1}, {"open files, 1/h", files, 1}, {"goroutines, 1/h", goroutines, 1}} {
-		warm := what.of.after(soakWarm)
+	for _, what := range slices.Sorted(maps.Keys(growth)) {
+		warm := growth[what].after(soakWarm)
 		slope, low, high := warm.slope()
-		t.Logf("  %-16s %+.2f (%+.2f to %+.2f), median %.1f of %d samples", what.name, slope, low, high, warm.median(), len(warm.y))
-		if low > what.allowed {
-			t.Errorf("%s grows by %.2f an hour, at least %.2f", what.name, slope, low)
+		t.Logf("  %s an hour: %+.2f (%+.2f to %+.2f), median %.1f of %d samples", what, slope, low, high, middle(slices.Sorted(slices.Values(warm.y))), len(warm.y))
+		if low > 1 {
+			t.Errorf("%.2f more %s an hour, at least %.2f", slope, what, low)
 		}
 	}
-	quiet := s.whole(t)
+	quiet := s.rest(t)
 	t.Logf("goroutines %v before, %v after; open files %v before, %v after", baseline[0], quiet[0], baseline[1], quiet[1])
 	if quiet[0] > baseline[0]+2*soakIdle || quiet[1] > baseline[1]+soakIdle {
 		t.Error("something was left behind")
@@ -140,7 +132,7 @@ func TestSoak(t *testing.T) {
 
 func newSoak(t *testing.T) *soak {
 	server := influxtest.MustStart(t)
-	s := &soak{server: server, count: map[string]int{}, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2}, Timeout: 20 * time.Second}}
+	s := &soak{server: server, count: map[string]int{}, whole: make(chan time.Time), client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2}, Timeout: 20 * time.Second}}
 	s.history = influxtest.Believable(*soakSeed, time.Now())
 	store(t, server, "vmstats", s.history)
 	s.moments = []moment{{values: truth(s.history).values}}
@@ -224,8 +216,9 @@ func (s *soak) scrape(t *testing.T) {
 	}
 	if whole {
 		s.count["whole scrapes"]++
-		if begin.After(s.green) {
-			s.green = begin
+		select {
+		case s.whole <- begin:
+		default:
 		}
 	}
 }
@@ -251,20 +244,23 @@ func (s *soak) write(t *testing.T) {
 
 // recovers waits for a whole scrape that has begun since, and returns how long that took.
 func (s *soak) recovers(t *testing.T, after string) time.Duration {
-	off := time.Now()
-	return until(t, soakRecovers, "a whole scrape after "+after, func() error {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if !s.green.After(off) {
-			return fmt.Errorf("the last one began at %v", s.green)
+	off, late := time.Now(), time.After(soakRecovers)
+	for {
+		select {
+		case began := <-s.whole:
+			if began.After(off) {
+				return time.Since(off)
+			}
+		case <-late:
+			t.Errorf("no whole scrape %v after %s", soakRecovers, after)
+			return soakRecovers
 		}
-		return nil
-	})
+	}
 }
 
-// whole scrapes until all is there and everything else has come to rest, and returns
+// rest scrapes until all is there and everything else has come to rest, and returns
 // the goroutines and the open files then.
-func (s *soak) whole(t *testing.T) [2]float64 {
+func (s *soak) rest(t *testing.T) [2]float64 {
 	t.Helper()
 	s.leastSince()
 	for range 20 {
@@ -322,8 +318,6 @@ func (s measured) after(at time.Duration) measured {
 	from, _ := slices.BinarySearch(s.x, at.Hours())
 	return measured{s.x[from:], s.y[from:]}
 }
-
-func (s measured) median() float64 { return middle(slices.Sorted(slices.Values(s.y))) }
 
 func middle(sorted []float64) float64 {
 	if len(sorted) == 0 {
