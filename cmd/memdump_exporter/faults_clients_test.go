@@ -31,7 +31,8 @@ var credentialsRows = []row{
 	{id: "E2", what: "a token file that is a pipe, or 1 GiB (empty, gone, a directory: TestTokenFile)", run: tokens(tokenFile, "pipe", "1 GiB"),
 		off: []edit{{"if !info.Mode().IsRegular() {", "if info == nil {"}}},
 	{id: "E3", what: "a token with NUL or a line's end in it", run: tokens(tokenText, canary+"\x00"+canary, canary+"\n"+canary, canary+"\x7f"),
-		off: []edit{{"return r < ' ' || r == 0x7f", "return false"}, {"text = strings.TrimSpace(text)\n", "text = strings.ReplaceAll(text, \"\\x00\", \"\")\n"}}},
+		off: []edit{{"user+secret, func(r rune) bool { return r < ' ' || r == 0x7f }", "user+secret, func(rune) bool { return false }"},
+			{"%s is empty\", flag, file)\n\t}\n", "%s is empty\", flag, file)\n\t}\n\ttext = strings.ReplaceAll(text, \"\\x00\", \"\")\n"}}},
 	{id: "E4", what: "a token with the right to write", why: "nothing is ever written, so it is not known"},
 	{id: "E5", what: "a broken configuration read again", why: "there is no configuration file; the web configuration: E6"},
 	{id: "E6", what: "certificates, authority and passwords replaced during scrapes", run: webConfig},
@@ -47,7 +48,7 @@ var clientRows = []row{
 		t.Run("5000", func(t *testing.T) { halfOpen(t, m, 5000, "$(ulimit -n)") })
 	}, off: []edit{{"ConnState:      conns.note,", ""}, {"ReadHeaderTimeout: 3 * time.Second,", ""}, {"ReadTimeout:       5 * time.Second,", ""}}},
 	{id: "F2", what: "a body that never ends; an answer that nobody reads", run: slowClients,
-		off: []edit{{"_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(budget + writeGrace))", "_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})"}}},
+		off: []edit{{"budget + writeGrace))\n\t\tctx, cancel", "budget + writeGrace))\n\t\t_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})\n\t\tctx, cancel"}}},
 	{id: "F3", what: "1000 scrapers at once, three times", run: burst,
 		off: []edit{{"if r == nil || time.Since(r.began) >= joinWithin {", "if true {"}}},
 	{id: "F4", what: "1000 scrapers that leave after 50 ms", run: leaving,
