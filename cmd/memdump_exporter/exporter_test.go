@@ -193,6 +193,26 @@ func until(t *testing.T, within time.Duration, what string, holds func() error) 
 	}
 }
 
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// atOnce asks so often at once. When all are answered, the channel is closed.
+func atOnce(n int, ask func() reply) <-chan reply {
+	answers := make(chan reply, n)
+	var all sync.WaitGroup
+	for range n {
+		all.Go(func() { answers <- ask() })
+	}
+	go func() { all.Wait(); close(answers) }()
+	return answers
+}
+
 // openFiles is how many files and connections the process has open.
 func (e *exporter) openFiles(t *testing.T) int {
 	t.Helper()

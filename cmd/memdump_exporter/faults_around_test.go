@@ -257,8 +257,8 @@ func terminated(t *testing.T, m *matrix) {
 			began := time.Now()
 			s.refusesAfter(t, syscall.SIGTERM)
 			release()
-			for range scrapes {
-				if got := <-answers; !got.whole() {
+			for got := range answers {
+				if !got.whole() {
 					t.Errorf("HTTP %d, %v\n%s", got.status, got.err, got.body)
 				}
 			}
@@ -355,7 +355,7 @@ func deaf(t *testing.T, m *matrix) {
 			s := &subject{exporter: newSocket(t).start(t, `exec "$@" 2`+stderr, nil, nil, "--influx.url="+m.front.URL), history: m.history}
 			s.recount(t, s.metrics(t, patient))
 			for range 50 {
-				m.front.set(status(500, strings.Repeat("x", 4000)), sumQuestion)
+				m.front.set(code("500 I\r\n\r\n"+strings.Repeat("x", 4000)), sumQuestion)
 				s.sees(t, serverError)
 				m.front.set(nil)
 				s.sees(t, seen{})

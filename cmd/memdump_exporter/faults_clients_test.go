@@ -316,9 +316,8 @@ func burst(t *testing.T, m *matrix) {
 	const scrapers = 1000
 	whole := 0
 	for range 3 {
-		answers := atOnce(scrapers, s.patiently(t))
-		for range scrapers {
-			if got := <-answers; got.whole() {
+		for got := range atOnce(scrapers, s.patiently(t)) {
+			if got.whole() {
 				whole++
 			}
 		}

@@ -277,15 +277,6 @@ func (s *subject) patiently(t *testing.T) func() reply {
 	return func() reply { return s.metrics(t, patient) }
 }
 
-// atOnce asks so often at once.
-func atOnce(n int, ask func() reply) <-chan reply {
-	answers := make(chan reply, n)
-	for range n {
-		go func() { answers <- ask() }()
-	}
-	return answers
-}
-
 // parse reads an exposition, and has it judged by promlint.
 func (s *subject) parse(t *testing.T, text string) families {
 	t.Helper()
@@ -496,13 +487,12 @@ func raw(bytes string) script {
 	return func(conn *countingConn, _ *http.Request) { _, _ = io.WriteString(conn, bytes) }
 }
 
-// status answers well-formed, with any status; header are whole lines.
-func status(code int, body string, header ...string) script {
-	lines := append([]string{fmt.Sprintf("HTTP/1.1 %d Such\r\nContent-Length: %d", code, len(body))}, header...)
-	return raw(strings.Join(lines, "\r\n") + "\r\n\r\n" + body)
+// whole is an answer as HTTP wants it, around a body.
+func whole(body string) string {
+	return fmt.Sprintf("%sContent-Length: %d\r\n\r\n%s", head200, len(body), body)
 }
 
-func ok(body string) script { return status(http.StatusOK, body, "Content-Type: application/json") }
+func ok(body string) script { return raw(whole(body)) }
 
 // table is an answer of one row; value is one to the question for the sum.
 func table(columns, row string) string {

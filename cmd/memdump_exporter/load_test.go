@@ -64,10 +64,8 @@ func upstream(t *testing.T, vms int) (url string, sets *atomic.Int64) {
 
 // crowd is many scrapers of one exporter, each with a connection of its own.
 type crowd struct {
-	e      *exporter
-	client *http.Client
-
-	mu       sync.Mutex
+	e        *exporter
+	client   *http.Client
 	took     []time.Duration
 	answered int
 	failures map[string]int
@@ -78,41 +76,30 @@ func newCrowd(e *exporter) *crowd {
 	return &crowd{e: e, client: &http.Client{Transport: transport, Timeout: 10 * time.Second}, failures: map[string]int{}}
 }
 
-// burst scrapes with so many at once.
-func (c *crowd) burst(scrapers int) {
-	var all sync.WaitGroup
-	begin := make(chan struct{})
-	for range scrapers {
-		all.Go(func() {
-			<-begin
-			c.scrape()
-		})
-	}
-	close(begin)
-	all.Wait()
+// scrape asks as Prometheus does.
+func (c *crowd) scrape() reply {
+	return ask(c.client, http.MethodGet, c.e.URL+"/metrics", "Accept", "text/plain;version=0.0.4;q=1,*/*;q=0.1", "Accept-Encoding", "gzip", timeoutHeader, "10")
 }
 
-// scrape asks as Prometheus does. An answer counts that is whole and holds the figure.
-func (c *crowd) scrape() {
-	got := ask(c.client, http.MethodGet, c.e.URL+"/metrics", "Accept", "text/plain;version=0.0.4;q=1,*/*;q=0.1", "Accept-Encoding", "gzip", timeoutHeader, "10")
-	failure := ""
-	switch text, err := unzip(got.body); {
-	case got.err != nil:
-		failure = "no answer" // in words of many kinds
-	case got.status != http.StatusOK:
-		failure = fmt.Sprint("HTTP ", got.status)
-	case err != nil || !strings.Contains(text, "\nmemdump_dumps 41\n"):
-		failure = fmt.Sprint("without the figure: ", err)
+// count takes answers; one that is whole and holds the figure counts as such.
+func (c *crowd) count(answers <-chan reply) {
+	for got := range answers {
+		c.took = append(c.took, got.took)
+		switch text, err := unzip(got.body); {
+		case got.err != nil:
+			c.failures["no answer"]++ // in words of many kinds
+		case got.status != http.StatusOK:
+			c.failures[fmt.Sprint("HTTP ", got.status)]++
+		case err != nil || !strings.Contains(text, "\nmemdump_dumps 41\n"):
+			c.failures[fmt.Sprint("without the figure: ", err)]++
+		default:
+			c.answered++
+		}
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.took = append(c.took, got.took)
-	if failure != "" {
-		c.failures[failure]++
-		return
-	}
-	c.answered++
 }
+
+// burst scrapes with so many at once.
+func (c *crowd) burst(scrapers int) { c.count(atOnce(scrapers, c.scrape)) }
 
 func unzip(text string) (string, error) {
 	r, err := gzip.NewReader(strings.NewReader(text))
@@ -189,16 +176,18 @@ func TestLoad_steady(t *testing.T) {
 	url, sets := upstream(t, 40)
 	c := newCrowd(startExporter(t, []string{"INFLUX_URL=" + url}))
 	before := c.e.scrape(t).value("go_goroutines")
-	var all sync.WaitGroup
+	answers := make(chan reply)
 	end := time.Now().Add(20 * time.Second)
+	var all sync.WaitGroup
 	for range 40 {
 		all.Go(func() {
 			for time.Now().Before(end) {
-				c.scrape()
+				answers <- c.scrape()
 			}
 		})
 	}
-	all.Wait()
+	go func() { all.Wait(); close(answers) }()
+	c.count(answers)
 	c.client.CloseIdleConnections()
 	t.Logf("%d scrapes in 20 s, %d answered, %d sets, peak RSS %.1f MiB, p50 %v, p99 %v, %v goroutines before",
 		len(c.took), c.answered, sets.Load(), c.e.peakMiB(t), c.percentile(50), c.percentile(99), before)

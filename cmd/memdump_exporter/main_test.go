@@ -102,14 +102,7 @@ func (s *screen) Write(p []byte) (int, error) {
 }
 
 func TestRun_servesUntilItsContextEnds(t *testing.T) {
-	ctx, stop := context.WithCancel(t.Context())
-	stderr := &screen{pattern: listening, found: make(chan string, 1)}
-	ended := make(chan error, 1)
-	go func() {
-		// Nobody listens at port 1: every query fails, and everything is answered all the same.
-		ended <- run(ctx, []string{"--web.listen-address=127.0.0.1:0", "--influx.url=http://127.0.0.1:1"}, stderr, stderr)
-	}()
-	base := "http://" + <-stderr.found
+	base := "http://" + runHere(t)
 	for path, want := range map[string]string{
 		"/-/healthy": "memdump_exporter is healthy.", "/-/ready": "memdump_exporter is ready.",
 		"/metrics": "memdump_up 0", "/": `<a href="/metrics">`,
@@ -125,10 +118,31 @@ func TestRun_servesUntilItsContextEnds(t *testing.T) {
 		t.Errorf("the page does not tell how each query went:\n%s", body)
 	}
 	get(t, base+"/no/such", http.StatusNotFound)
-	stop()
-	if err := <-ended; err != nil {
-		t.Error(err)
+}
+
+// runHere runs the exporter in this process until the test ends. Nobody listens at port 1:
+// every query fails, and everything is answered all the same.
+func runHere(tb testing.TB) (address string) {
+	tb.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	stderr := &screen{pattern: listening, found: make(chan string, 1)}
+	ended := make(chan error, 1)
+	go func() {
+		ended <- run(ctx, []string{"--web.listen-address=127.0.0.1:0", "--influx.url=http://127.0.0.1:1"}, io.Discard, stderr)
+		close(ended)
+	}()
+	tb.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			tb.Error(err)
+		}
+	})
+	select {
+	case address = <-stderr.found:
+	case err := <-ended:
+		tb.Fatal(err)
 	}
+	return address
 }
 
 // TestExporter_unasked: what a server sends behind its answer is in no log.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	toxiproxy "github.com/Shopify/toxiproxy/v2"
 	"github.com/rs/zerolog"
@@ -30,13 +29,4 @@ func poison(proxy *toxiproxy.Proxy, kind, attributes string) (remove func() erro
 		return nil, err
 	}
 	return func() error { return proxy.Toxics.RemoveToxic(context.Background(), toxic.Name) }, nil
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
 }
