@@ -19,18 +19,12 @@ func TestBuild_reproducible(t *testing.T) {
 	for _, folder := range []string{"a", "another/folder"} {
 		dir := filepath.Join(t.TempDir(), folder)
 		for _, part := range []string{"cmd", "collector", "influx"} {
-			if err := os.CopyFS(filepath.Join(dir, part), os.DirFS("../../"+part)); err != nil {
-				t.Fatal(err)
-			}
+			must(t, os.CopyFS(filepath.Join(dir, part), os.DirFS("../../"+part)))
 		}
 		for _, file := range []string{"Makefile", "go.mod", "go.sum"} {
 			text, err := os.ReadFile("../../" + file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(filepath.Join(dir, file), text, 0o644); err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
+			must(t, os.WriteFile(filepath.Join(dir, file), text, 0o644))
 		}
 		build := exec.Command("make", "build", "VERSION=1.2.3", "REVISION=r", "BRANCH=b", "DATE=d")
 		build.Dir = dir
@@ -42,9 +36,7 @@ func TestBuild_reproducible(t *testing.T) {
 			t.Fatalf("make build: %v\n%s", err, output)
 		}
 		built, err := os.ReadFile(filepath.Join(dir, "bin", name))
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		if first == nil {
 			first = built
 			t.Logf("%x", sha256.Sum256(built))

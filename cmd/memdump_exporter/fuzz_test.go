@@ -33,9 +33,7 @@ func FuzzRequest(f *testing.F) {
 	meant := []int{200, 301, 307, 400, 404, 405, 408, 413, 414, 417, 431, 501, 502, 503, 505}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		conn, err := net.Dial("tcp", address)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		defer conn.Close()
 		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
 		_, _ = conn.Write(raw) // fails where the server has seen enough

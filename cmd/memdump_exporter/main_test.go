@@ -148,9 +148,7 @@ func runHere(tb testing.TB) (address string) {
 // TestExporter_unasked: what a server sends behind its answer is in no log.
 func TestExporter_unasked(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	var ended sync.WaitGroup
 	ended.Go(func() {
 		for {
@@ -190,9 +188,7 @@ func TestExporter_letsRequestsFinish(t *testing.T) {
 	go func() { body <- get(t, e.URL+"/metrics", http.StatusOK, "X-Prometheus-Scrape-Timeout-Seconds", "2") }()
 	<-held
 	silent, err := net.Dial("tcp", strings.TrimPrefix(e.URL, "http://")) // must not hold it up
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer silent.Close()
 	must(t, syscall.Kill(e.proc.Pid(), syscall.SIGTERM))
 	if got := <-body; !strings.Contains(got, "memdump_up 0") {

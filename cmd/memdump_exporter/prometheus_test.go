@@ -37,15 +37,11 @@ func startPrometheus(t *testing.T, samples string, exporters map[string]*exporte
 	dir := t.TempDir()
 	write := func(name, text string) string {
 		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.WriteFile(path, []byte(text), 0o600))
 		return path
 	}
 	rules, err := filepath.Abs("../../dashboards/alerts.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	var targets []string
 	for instance, e := range exporters {
 		targets = append(targets, fmt.Sprintf("{targets: [%q], labels: {instance: %q}}", strings.TrimPrefix(e.URL, "http://"), instance))
@@ -100,24 +96,18 @@ func promtool(t *testing.T, input io.Reader, args ...string) string {
 func (p scraper) ask(t *testing.T, path string, parameters url.Values, data any) {
 	t.Helper()
 	resp, err := http.Get(p.URL + "/api/v1/" + path + "?" + parameters.Encode())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer resp.Body.Close()
 	var answer struct {
 		Status, Error   string
 		Warnings, Infos []string
 		Data            json.RawMessage
 	}
-	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
-		t.Fatal(err)
-	}
+	must(t, json.NewDecoder(resp.Body).Decode(&answer))
 	if answer.Status != "success" || len(answer.Warnings)+len(answer.Infos) > 0 {
 		t.Fatalf("%s %v: %s %s %q %q", path, parameters, answer.Status, answer.Error, answer.Warnings, answer.Infos)
 	}
-	if err := json.Unmarshal(answer.Data, data); err != nil {
-		t.Fatal(err)
-	}
+	must(t, json.Unmarshal(answer.Data, data))
 }
 
 // series is one series of an answer, with the last of its values.
@@ -155,9 +145,7 @@ func (p scraper) answer(t *testing.T, path string, parameters url.Values) []seri
 			last = r.Values[len(r.Values)-1]
 		}
 		value, err := strconv.ParseFloat(fmt.Sprint(last[1]), 64)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		all = append(all, series{r.Metric, value})
 	}
 	return all
@@ -184,13 +172,9 @@ type grafana struct {
 func (p scraper) open(t *testing.T, file string) *grafana {
 	t.Helper()
 	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	g := &grafana{scraper: p}
-	if err := json.Unmarshal(text, g); err != nil {
-		t.Fatal(err)
-	}
+	must(t, json.Unmarshal(text, g))
 	return g
 }
 
@@ -448,9 +432,7 @@ func TestPrometheus(t *testing.T) {
 		t.Errorf("healthy: alerts on %v", alerts)
 	}
 
-	if err := leaves.proc.Stop(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, leaves.proc.Stop())
 	p.until(t, "up", of("1", "0"))
 	p.until(t, `ALERTS{alertname="MemdumpExporterDown",alertstate="pending"}`, map[string]string{b: "1"})
 	shown = g.show(t, "one down", time.Now())
@@ -466,9 +448,7 @@ func TestPrometheus(t *testing.T) {
 	answered[""] = unknown // of the one that is down
 	view{"Queries A": answered}.holds(t, "one down", "query", shown)
 
-	if err := server.Kill(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, server.Kill())
 	p.until(t, "count_over_time((memdump_up == 0)[1m:1s]) > bool 2", map[string]string{a: "1"})
 	p.until(t, `ALERTS{alertname="MemdumpInfluxDBUnreadable",alertstate="pending"}`, map[string]string{a: "1"})
 	for _, gauge := range gaugeOf {
@@ -530,9 +510,7 @@ func TestPrometheus_backfill(t *testing.T) {
 		t.Fatal(err)
 	}
 	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	p := startPrometheus(t, strings.TrimSuffix(string(text), "# EOF\n"), map[string]*exporter{"here:10147": startExporter(t, []string{"INFLUX_URL=" + server.URL})})
 	p.until(t, "up", map[string]string{"here:10147": "1"})
 	got := ""
@@ -549,9 +527,7 @@ func TestPrometheus_backfill(t *testing.T) {
 		}
 		for _, v := range data.Result[0].Values {
 			value, err := strconv.ParseFloat(fmt.Sprint(v[1]), 64)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			got += fmt.Sprintf("%s%s %v %.0f\n", metric, `{instance="here:10147",job="memdump"}`, value, v[0])
 		}
 		if live := p.query(t, metric, time.Now()); len(live) != 1 {

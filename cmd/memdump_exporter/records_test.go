@@ -15,9 +15,7 @@ import (
 // pages, whose memory does not grow with the page.
 func TestRecords(t *testing.T) {
 	server := influxtest.MustStart(t)
-	if err := server.Exec(t.Context(), "CREATE DATABASE vmstats"); err != nil {
-		t.Fatal(err)
-	}
+	must(t, server.Exec(t.Context(), "CREATE DATABASE vmstats"))
 	const all = 100_000
 	var lines []string
 	for i := range all {
@@ -25,9 +23,7 @@ func TestRecords(t *testing.T) {
 		p.Fields["sha256"] = strings.Repeat("0123456789abcdef", 4)
 		lines = append(lines, p.Line())
 	}
-	if err := server.Write(t.Context(), "vmstats", lines); err != nil {
-		t.Fatal(err)
-	}
+	must(t, server.Write(t.Context(), "vmstats", lines))
 	e := startExporter(t, []string{"INFLUX_URL=" + server.URL})
 	for range 3 {
 		e.scrape(t)
@@ -44,9 +40,7 @@ func TestRecords(t *testing.T) {
 			Count int
 		}
 		body := get(t, fmt.Sprintf("%s/records?limit=10000&offset=%d", e.URL, offset), http.StatusOK)
-		if err := json.Unmarshal([]byte(body), &page); err != nil {
-			t.Fatal(err)
-		}
+		must(t, json.Unmarshal([]byte(body), &page))
 		for _, r := range page.Records {
 			if want := int64(all - 1 - seen); r.Bytes != want {
 				t.Fatalf("record %d is dump %d, want %d", seen, r.Bytes, want)

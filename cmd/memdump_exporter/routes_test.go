@@ -52,20 +52,14 @@ func TestRoutes(t *testing.T) {
 // TestSecurityModel: each test and make target that the security model names exists.
 func TestSecurityModel(t *testing.T) {
 	text, err := os.ReadFile("../../docs/security-model.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	var code strings.Builder
 	for _, pattern := range []string{"../../*/*_test.go", "../../*/*/*_test.go", "../../Makefile"} {
 		files, err := filepath.Glob(pattern)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		for _, file := range files {
 			source, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			code.Write(source)
 		}
 	}

@@ -48,9 +48,7 @@ func TestUnit(t *testing.T) {
 			})
 			credentials := t.TempDir()
 			loaded, _, _ := strings.Cut(settings(t, "memdump_exporter.service", `(?m)^LoadCredential=(.*)`)[0], ":")
-			if err := os.WriteFile(filepath.Join(credentials, loaded), []byte("from-the-credential\n"), 0o400); err != nil {
-				t.Fatal(err)
-			}
+			must(t, os.WriteFile(filepath.Join(credentials, loaded), []byte("from-the-credential\n"), 0o400))
 
 			env := settings(t, "memdump_exporter.service", `(?m)^Environment=(.*)`)
 			env = append(env, settings(t, "memdump_exporter.default", `(?m)^(\w+=.*)`)...)
