@@ -80,9 +80,7 @@ var protocolRows = []row{
 	{id: "B6", what: "a redirect to itself", run: transport(each(redirected, code, "307 T\r\nLocation: /query?q=SUM(%22gzip_size_bytes%22)")), off: followRedirects},
 	{id: "B7", what: "204, 206, 304", run: transport(each(malformed, code, "204 N", "206 P\r\n\r\n"+value("1")), each(redirected, code, "304 N")),
 		off: []edit{{"if resp.StatusCode != http.StatusOK {\n\t\t\treturn refusal", "if resp.StatusCode/100 != 2 {\n\t\t\treturn refusal"}}},
-	{id: "B8", what: "a hundred thousand informational answers first", run: transport(
-		one("103", raw(strings.Repeat("HTTP/1.1 103 E\r\n\r\n", 100_000)+head200+"\r\n"+value("1")), unreachable),
-	), off: headerBound},
+	{id: "B8", what: "a hundred thousand informational answers first", run: transport(one("103", raw(strings.Repeat("HTTP/1.1 103 E\r\n\r\n", 100_000)+head200+"\r\n"+value("1")), unreachable)), off: headerBound},
 	{id: "B9", what: "64 MiB of headers; one of 64 MiB", run: transport(
 		one("many", endless("HTTP/1.1 200 OK\r\n", "X-Some: some\r\n"), unreachable),
 		one("one", endless("HTTP/1.1 200 OK\r\nX-Some: ", "some"), unreachable),
@@ -106,8 +104,7 @@ var protocolRows = []row{
 	{id: "B15", what: "HTTP/0.9, HTTP/1.0, no HTTP", run: func(t *testing.T, m *matrix) {
 		transport(each(unreachable, raw, value("1"), "SSH-2.0-x\r\n\r\n", "HTTP/1.1 2000 OK\r\n\r\n"+value("1")), each(seen{}, raw, "HTTP/1.0 200 OK\r\n\r\n"+m.sum()))(t, m)
 	}},
-	{id: "B16", what: "TLS: expired, 1.0 only, a handshake that stalls (unknown CA, wrong name: TestTLS)", run: brokenTLS,
-		off: []edit{{"TLSHandshakeTimeout:    2 * time.Second,", ""}}},
+	{id: "B16", what: "TLS: expired, 1.0 only, a handshake that stalls (unknown CA, wrong name: TestTLS)", run: brokenTLS, off: []edit{{"TLSHandshakeTimeout:    2 * time.Second,", ""}}},
 	{id: "B17", what: "the answer to another question, with other columns", run: cases(
 		each(malformed, ok, table(`"time","sum","count"`, "0,1,2"), table(`"time","cpu"`, "0,1")),
 	), off: []edit{{"if !ok {\n\t\treturn \"\", malformed(\"no column %q in the answer\", column)\n\t}", "if !ok {\n\t\treturn \"0\", nil\n\t}"}}},
@@ -136,9 +133,7 @@ var bodyRows = []row{
 		one("spaces", endless(head200+"\r\n", " "), allTooLarge), one("line feeds", endless(head200+"\r\n"+`{"results":[`, "\n"), allTooLarge),
 		one("spaces of the set", endless(head200+"\r\n", " "), setTooLarge), one("one byte in 200 ms", drip(head200+"\r\n", " "), seen{reason: "timeout", records: true}),
 	), off: bodyBound},
-	{id: "C3", what: "five million brackets", run: cases(
-		each(malformed, body, strings.Repeat("[", 5_000_000), `{"x":`+strings.Repeat("[", 5_000_000), strings.Repeat(`{"x":`, 1_000_000)),
-	)},
+	{id: "C3", what: "five million brackets", run: cases(each(malformed, body, strings.Repeat("[", 5_000_000), `{"x":`+strings.Repeat("[", 5_000_000), strings.Repeat(`{"x":`, 1_000_000)))},
 	{id: "C4", what: "a million equal keys", run: cases(each(tooLarge, ok, "{"+strings.Repeat(`"a":1,`, 1_000_000)+`"a":1}`)), off: bodyBound},
 	{id: "C5", what: "cut after each byte", tested: "TestQuery_cut"},
 	{id: "C6", what: "something behind the answer", run: cases(each(malformed, ok, value("1")+"x", value("1")+value("2"), value("1")+"\x00")),
@@ -179,9 +174,7 @@ func refusal(text string) script { return ok(`{"results":[{"error":"` + text + `
 // What InfluxDB means: of the real one, or in the words of real ones.
 var influxdbRows = []row{
 	{id: "D1", what: "200 with an error in the result", run: cases(each(refused, refusal, "undefined function nosuch()")), off: takeError},
-	{id: "D2", what: "a second result that is an error", run: cases(
-		each(refused, ok, changed(`}]}]}`, `}],"error":"no"}]}`), changed(`}]}]}`, `}]},{"error":"no"}]}`)),
-	), off: takeError},
+	{id: "D2", what: "a second result that is an error", run: cases(each(refused, ok, changed(`}]}]}`, `}],"error":"no"}]}`), changed(`}]}]}`, `}]},{"error":"no"}]}`))), off: takeError},
 	{id: "D3", what: "an answer that says that it is partial", run: cases(
 		each(truncated, ok, changed(`"statement_id":0`, `"partial":true`), changed(`"name"`, `"partial":true,"name"`)),
 	), off: []edit{{"case partial:", "case false && partial:"}}},
