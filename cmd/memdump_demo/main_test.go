@@ -131,12 +131,18 @@ func (r *demoRun) wait(t *testing.T) error {
 	}
 }
 
-func freeAddress(t *testing.T) string {
+// must ends a test that can't go on.
+func must(t *testing.T, err error) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
 	defer l.Close()
 	return l.Addr().String()
 }
@@ -144,14 +150,10 @@ func freeAddress(t *testing.T) string {
 func get(t *testing.T, url string) string {
 	t.Helper()
 	resp, err := http.Get(url)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return string(body)
 }
 
@@ -178,9 +180,7 @@ func figures(t *testing.T, base, database string) string {
 	}
 	float := func(statement string, column int) float64 {
 		f, err := query(statement)[0][column].(json.Number).Float64()
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		return f
 	}
 	return fmt.Sprintf("dumps %s, dumped_vms %d, compressed_bytes %s, duration_mean %s, last_dump %s, monitored_vms %d",
@@ -198,9 +198,7 @@ func seconds(t *testing.T, ns any) string {
 	digits := ns.(json.Number).String()
 	at := len(digits) - 9
 	f, err := strconv.ParseFloat(digits[:at]+"."+digits[at:], 64)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return number(f)
 }
 
@@ -212,14 +210,10 @@ func TestRun_on_its_own_InfluxDB(t *testing.T) {
 	r := start(t, "serve", nil, "--dump-every=1s", "--telemetry-every=100ms")
 	where, _ := r.waitFor(t, 0, `InfluxDB 1.7.11 runs at (\S+), pid (\d+), data in (\S+)`)
 	influxPid, err := strconv.Atoi(where[2])
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	exporter, end := r.waitFor(t, 0, `The exporter runs, pid (\d+)`)
 	exporterPid, err := strconv.Atoi(exporter[1])
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if want, got := "INFLUX_DB=vmstats\nINFLUX_URL="+where[1]+"\n", sorted(get(t, "http://"+r.listen+"/settings")); got != want {
 		t.Errorf("settings of the exporter: want %s, got %s", want, got)
 	}
@@ -236,9 +230,7 @@ func TestRun_on_its_own_InfluxDB(t *testing.T) {
 		{syscall.SIGCONT, `InfluxDB takes points again: wrote all \d+ that waited`},
 		{syscall.SIGSTOP, `InfluxDB does not take the points`},
 	} {
-		if err := syscall.Kill(influxPid, step.signal); err != nil {
-			t.Fatal(err)
-		}
+		must(t, syscall.Kill(influxPid, step.signal))
 		_, end = r.waitFor(t, end, step.want)
 		if step.signal == syscall.SIGCONT {
 			agree(t, r, end, where[1], "vmstats")
@@ -319,9 +311,7 @@ func TestRun_on_somebodys_InfluxDB(t *testing.T) {
 	})
 
 	t.Run("writes without an exporter", func(t *testing.T) {
-		if err := server.Exec(t.Context(), "DROP DATABASE memdump_demo"); err != nil {
-			t.Fatal(err)
-		}
+		must(t, server.Exec(t.Context(), "DROP DATABASE memdump_demo"))
 		r := start(t, "exit", env, "--exporter=", "--dump-every=500ms", "--telemetry-every=100ms")
 		_, end := r.waitFor(t, 0, `truth: `)
 		agree(t, r, end, server.URL, "memdump_demo")
@@ -333,9 +323,7 @@ func TestRun_on_somebodys_InfluxDB(t *testing.T) {
 	})
 
 	t.Run("writes and leaves it", func(t *testing.T) {
-		if err := server.Exec(t.Context(), "DROP DATABASE memdump_demo"); err != nil {
-			t.Fatal(err)
-		}
+		must(t, server.Exec(t.Context(), "DROP DATABASE memdump_demo"))
 		r := start(t, "serve", env, "--dump-every=500ms", "--telemetry-every=100ms")
 		_, end := r.waitFor(t, 0, `The exporter runs`)
 		want := "INFLUX_DB=memdump_demo\nINFLUX_TOKEN=" + token + "\nINFLUX_URL=" + server.URL + "\n"
@@ -359,9 +347,7 @@ func TestRun_on_somebodys_InfluxDB(t *testing.T) {
 
 func TestRun_refuses(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer taken.Close()
 	refusing := http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, `{"error":"no to `+r.URL.Path+`"}`, http.StatusForbidden)

@@ -6,8 +6,6 @@ import (
 	"io"
 	"math/big"
 	"net/http"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -58,9 +56,7 @@ func backfilled(h *influxtest.History, from, to time.Time, step time.Duration, l
 func samples(t *testing.T, file string) string {
 	t.Helper()
 	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if !strings.HasSuffix(string(text), "\n# EOF\n") {
 		t.Errorf("%s does not end with # EOF", file)
 	}
@@ -106,9 +102,7 @@ func TestBackfill(t *testing.T) {
 		file := filepath.Join(dir, fmt.Sprint(i))
 		args := []string{"--influx.url=" + tt.url, "--influx.db=vmstats", "backfill", "--from=" + tt.from.Format(time.RFC3339), fmt.Sprint("--to=", now.Unix()), "--step=" + tt.step.String(), "--output=" + file,
 			"--label=instance=here:10147", `--label=job=mem"dump\`}
-		if err := run(t.Context(), args, io.Discard, io.Discard); err != nil {
-			t.Fatal(err)
-		}
+		must(t, run(t.Context(), args, io.Discard, io.Discard))
 		if got, want := samples(t, file), backfilled(h, tt.from, now, tt.step, `{instance="here:10147",job="mem\"dump\\"}`); got != want {
 			t.Errorf("run %d differs from what was written:\n%s\nwant:\n%s", i, firstLines(got), firstLines(want))
 		}
@@ -122,12 +116,8 @@ func TestBackfill(t *testing.T) {
 	}
 
 	// Stopped again and again, after ever so many questions.
-	target, err := url.Parse(server.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var asked, allowed atomic.Int64
-	proxy := httputil.NewSingleHostReverseProxy(target)
+	proxy := influxtest.Forward(t, server.URL)
 	ctx, stop := context.WithCancel(t.Context())
 	front := influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) {
 		if asked.Add(1) > allowed.Load() {
@@ -160,9 +150,7 @@ func TestBackfill(t *testing.T) {
 	}
 	stop()
 	whole, err := os.ReadFile(filepath.Join(dir, "0"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	resumed, err := os.ReadFile(file)
 	if err != nil || string(resumed) != string(whole) || stops < 3 {
 		t.Errorf("after %d stops: %v\n%s\nwant:\n%s", stops, err, firstLines(string(resumed)), firstLines(string(whole)))
@@ -173,11 +161,7 @@ func TestBackfill(t *testing.T) {
 // that dumps every few seconds; the rest the server answers.
 func crowdedFront(t *testing.T, server string, most time.Duration) string {
 	t.Helper()
-	target, err := url.Parse(server)
-	if err != nil {
-		t.Fatal(err)
-	}
-	proxy := httputil.NewSingleHostReverseProxy(target)
+	proxy := influxtest.Forward(t, server)
 	bounds := regexp.MustCompile(`"vmid","gzip_size_bytes" .*time >= (\d+) AND time < (\d+)`)
 	return influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) {
 		found := bounds.FindStringSubmatch(r.URL.Query().Get("q"))
@@ -210,9 +194,7 @@ func TestBackfill_live(t *testing.T) {
 	h := influxtest.Believable(10, time.Now().Add(-time.Second))
 	store(t, server, "vmstats", h)
 	file := filepath.Join(t.TempDir(), "history")
-	if err := run(t.Context(), []string{"--influx.url=" + server.URL, "backfill", fmt.Sprint("--from=", time.Now().Add(-time.Hour).Truncate(time.Second).Unix()), "--step=1s", "--output=" + file}, io.Discard, io.Discard); err != nil {
-		t.Fatal(err)
-	}
+	must(t, run(t.Context(), []string{"--influx.url=" + server.URL, "backfill", fmt.Sprint("--from=", time.Now().Add(-time.Hour).Truncate(time.Second).Unix()), "--step=1s", "--output=" + file}, io.Discard, io.Discard))
 	got := samples(t, file)
 	for series, value := range startExporter(t, []string{"INFLUX_URL=" + server.URL}).scrape(t).gauges("memdump_dumps", "memdump_dumped_vms", "memdump_dumps_compressed_bytes", "memdump_last_dump_timestamp_seconds") {
 		if line := fmt.Sprint(series, " ", value, " "); !strings.Contains(got, line) || strings.LastIndex(got, "\n"+line) < strings.LastIndex(got, "\n"+series+" ") {
@@ -226,9 +208,7 @@ func TestBackfill_refuses(t *testing.T) {
 	server := influxtest.MustStart(t)
 	execute(t, server, "CREATE DATABASE nothing")
 	file := filepath.Join(t.TempDir(), "out")
-	if err := os.WriteFile(file+".part", []byte("another run\n1 2 3 4 5\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(file+".part", []byte("another run\n1 2 3 4 5\n"), 0o600))
 	for args, want := range map[string]string{
 		"--from=yesterday":                             "--from",
 		"--from=1e9":                                   "--from",

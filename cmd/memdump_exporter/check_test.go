@@ -79,15 +79,11 @@ func TestCheck(t *testing.T) {
 			}
 			golden := filepath.Join("testdata", "check", tt.name+".txt")
 			if *update {
-				if err := os.MkdirAll(filepath.Dir(golden), 0o755); err != nil {
-					t.Fatal(err)
-				}
+				must(t, os.MkdirAll(filepath.Dir(golden), 0o755))
 				write(t, golden, text)
 			}
 			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			if text != string(want) {
 				t.Errorf("%s differs (after reading the difference: go test ./cmd/memdump_exporter -update)\n%s", golden, text)
 			}

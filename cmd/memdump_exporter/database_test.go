@@ -13,11 +13,8 @@ import (
 	"io"
 	"log"
 	"math/big"
-	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,18 +27,14 @@ import (
 
 func write(t *testing.T, file, text string) {
 	t.Helper()
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(file, []byte(text), 0o600))
 }
 
 // putInPlace puts a file in place as Kubernetes does: whole, by a rename.
 func putInPlace(t *testing.T, file, text string) {
 	t.Helper()
 	write(t, file+".new", text)
-	if err := os.Rename(file+".new", file); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Rename(file+".new", file))
 }
 
 // TestTokenFile: the next scrape uses what is in the file now, and a file that holds no
@@ -49,7 +42,7 @@ func putInPlace(t *testing.T, file, text string) {
 func TestTokenFile(t *testing.T) {
 	server := influxtest.MustStart(t)
 	store(t, server, "vmstats", influxtest.Believable(5, time.Now()))
-	w := watchInfluxDB(t, server)
+	w := newFront(t, server.URL)
 	file := filepath.Join(t.TempDir(), "token")
 	write(t, file, "canary-first\n")
 	e := startExporter(t, []string{"INFLUX_URL=" + w.URL, "INFLUX_TOKEN_FILE=" + file})
@@ -77,7 +70,7 @@ func TestTokenFile(t *testing.T) {
 		got := e.scrape(t)
 		requests := w.taken()
 		if step.want != "" {
-			if up := got.gauges("memdump_up")["memdump_up"]; up != 1 {
+			if up := got.value("memdump_up"); up != 1 {
 				t.Errorf("%s: memdump_up is %v", step.name, up)
 			}
 			for _, r := range requests {
@@ -131,27 +124,21 @@ func newAuthority(t *testing.T) *authority {
 func newKey(t *testing.T) *ecdsa.PrivateKey {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return key
 }
 
 func sign(t *testing.T, template, parent *x509.Certificate, public *ecdsa.PublicKey, key *ecdsa.PrivateKey) []byte {
 	t.Helper()
 	der, err := x509.CreateCertificate(rand.Reader, template, parent, public, key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return der
 }
 
 func parseCert(t *testing.T, der []byte) *x509.Certificate {
 	t.Helper()
 	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return cert
 }
 
@@ -171,10 +158,16 @@ func (a *authority) issue(t *testing.T, dnsName string) (cert, key string) {
 	}
 	private := cmp.Or(a.leaf, newKey(t))
 	der, err := x509.MarshalECPrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return toPEM("CERTIFICATE", sign(t, template, a.cert, &private.PublicKey, a.key)), toPEM("EC PRIVATE KEY", der)
+}
+
+func (a *authority) pair(t *testing.T, name string) tls.Certificate {
+	t.Helper()
+	cert, key := a.issue(t, name)
+	pair, err := tls.X509KeyPair([]byte(cert), []byte(key))
+	must(t, err)
+	return pair
 }
 
 // TestTLS: a server is verified by the CA that is named, and shown a certificate, both
@@ -199,13 +192,13 @@ func TestTLS(t *testing.T) {
 
 	e := startExporter(t, env, good...)
 	truth(h).holds(t, e.scrape(t))
-	if insecure := e.scrape(t).gauges("memdump_influxdb_tls_insecure")["memdump_influxdb_tls_insecure"]; insecure != 0 {
+	if insecure := e.scrape(t).value("memdump_influxdb_tls_insecure"); insecure != 0 {
 		t.Errorf("memdump_influxdb_tls_insecure is %v", insecure)
 	}
 	putInPlace(t, caFile, newAuthority(t).PEM)
 	checkAway(t, "another CA", e.scrape(t), "unreachable")
 	putInPlace(t, caFile, ca.PEM)
-	if up := e.scrape(t).gauges("memdump_up")["memdump_up"]; up != 1 {
+	if up := e.scrape(t).value("memdump_up"); up != 1 {
 		t.Errorf("memdump_up is %v with the right CA back", up)
 	}
 
@@ -219,7 +212,7 @@ func TestTLS(t *testing.T) {
 	careless := startExporter(t, env, append([]string{"--influx.tls.insecure-skip-verify"}, client...)...)
 	got := careless.scrape(t)
 	truth(h).holds(t, got)
-	if insecure := got.gauges("memdump_influxdb_tls_insecure")["memdump_influxdb_tls_insecure"]; insecure != 1 {
+	if insecure := got.value("memdump_influxdb_tls_insecure"); insecure != 1 {
 		t.Errorf("memdump_influxdb_tls_insecure is %v", insecure)
 	}
 	if log := careless.logsWith(0, "level=warn"); !strings.Contains(log, "level=warn") || !strings.Contains(log, "--influx.tls.insecure-skip-verify") {
@@ -230,28 +223,12 @@ func TestTLS(t *testing.T) {
 // tlsFront is a proxy for influx.example that asks for a certificate of the same CA.
 func tlsFront(t *testing.T, influxdb string, ca *authority) string {
 	t.Helper()
-	cert, key := ca.issue(t, "influx.example")
-	pair, err := tls.X509KeyPair([]byte(cert), []byte(key))
-	if err != nil {
-		t.Fatal(err)
-	}
 	pool := x509.NewCertPool()
 	pool.AddCert(ca.cert)
-	target, err := url.Parse(influxdb)
-	if err != nil {
-		t.Fatal(err)
-	}
-	transport := &http.Transport{}
-	proxy := httputil.NewSingleHostReverseProxy(target)
-	proxy.Transport = transport
-	front := httptest.NewUnstartedServer(proxy)
-	front.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert}
+	front := httptest.NewUnstartedServer(influxtest.Forward(t, influxdb))
+	front.TLS = &tls.Config{Certificates: []tls.Certificate{ca.pair(t, "influx.example")}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert}
 	front.Config.ErrorLog = log.New(io.Discard, "", 0) // refusals are what is tested
 	front.StartTLS()
-	t.Cleanup(func() { front.Close(); transport.CloseIdleConnections() })
-	_, port, err := net.SplitHostPort(front.Listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return "https://127.0.0.1:" + port
+	t.Cleanup(front.Close)
+	return front.URL
 }

@@ -3,17 +3,14 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,16 +28,15 @@ import (
 // Tokens and files.
 var credentialsRows = []row{
 	{id: "E1", what: "a token revoked, and a new one written", tested: "TestTokenFile"},
-	{id: "E2", what: "a token file that is a pipe, or 1 GiB (empty, gone, a directory: TestTokenFile)", run: tokenFiles,
-		off: []edit{{"cmd/memdump_exporter/database.go", "if !info.Mode().IsRegular() {", "if info == nil {"}}},
-	{id: "E3", what: "a token with NUL or a line's end in it", run: tokenTexts,
-		off: []edit{{"influx/credentials.go", "return r < ' ' || r == 0x7f", "return false"}, {"cmd/memdump_exporter/database.go", "text = strings.TrimSpace(text)\n", "text = strings.ReplaceAll(text, \"\\x00\", \"\")\n"}}},
+	{id: "E2", what: "a token file that is a pipe, or 1 GiB (empty, gone, a directory: TestTokenFile)", run: tokens(tokenFile, "pipe", "1 GiB"), off: []edit{{"if !info.Mode().IsRegular() {", "if info == nil {"}}},
+	{id: "E3", what: "a token with NUL or a line's end in it", run: tokens(tokenText, canary+"\x00"+canary, canary+"\n"+canary, canary+"\x7f"),
+		off: []edit{{"user+secret, func(r rune) bool { return r < ' ' || r == 0x7f }", "user+secret, func(rune) bool { return false }"},
+			{"%s is empty\", flag, file)\n\t}\n", "%s is empty\", flag, file)\n\t}\n\ttext = strings.ReplaceAll(text, \"\\x00\", \"\")\n"}}},
 	{id: "E4", what: "a token with the right to write", why: "nothing is ever written, so it is not known"},
 	{id: "E5", what: "a broken configuration read again", why: "there is no configuration file; the web configuration: E6"},
 	{id: "E6", what: "certificates, authority and passwords replaced during scrapes", run: webConfig},
 	{id: "E7", what: "quotes and worse in the names of database and measurements", tested: "TestTruth_otherNames, TestTruth"},
-	{id: "E8", what: "errors that hold the token", run: repeatsToken,
-		off: []edit{{"influx/credentials.go", "if text == err.Error() {", "if true {"}}},
+	{id: "E8", what: "errors that hold the token", run: repeatsToken, off: []edit{{"if text == err.Error() {", "if true {"}}},
 }
 
 // Who asks us.
@@ -48,118 +44,80 @@ var clientRows = []row{
 	{id: "F1", what: "400 and 5000 connections that never finish their header", run: func(t *testing.T, m *matrix) {
 		t.Run("400, 256 files", func(t *testing.T) { halfOpen(t, m, 400, "256") })
 		t.Run("5000", func(t *testing.T) { halfOpen(t, m, 5000, "$(ulimit -n)") })
-	}, off: []edit{{"cmd/memdump_exporter/serve.go", "ConnState:      conns.note,", ""}, {"cmd/memdump_exporter/serve.go", "ReadHeaderTimeout: 3 * time.Second,", ""}, {"cmd/memdump_exporter/serve.go", "ReadTimeout:       5 * time.Second,", ""}}},
+	}, off: []edit{{"ConnState:      conns.note,", ""}, {"ReadHeaderTimeout: 3 * time.Second,", ""}, {"ReadTimeout:       5 * time.Second,", ""}}},
 	{id: "F2", what: "a body that never ends; an answer that nobody reads", run: slowClients,
-		off: []edit{{"collector/records_handler.go", "_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(budget + writeGrace))", "_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})"}}},
-	{id: "F3", what: "1000 scrapers at once, three times", run: atOnce,
-		off: []edit{{"collector/flight.go", "if r == nil || time.Since(r.began) >= joinWithin {", "if true {"}}},
-	{id: "F4", what: "1000 scrapers that leave after 50 ms", run: leaving,
-		off: []edit{{"collector/flight.go", "\tr.cancel(cause)\n}", "\t_ = cause\n}"}}},
+		off: []edit{{"budget + writeGrace))\n\t\tctx, cancel", "budget + writeGrace))\n\t\t_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})\n\t\tctx, cancel"}}},
+	{id: "F3", what: "1000 scrapers at once, three times", run: burst,
+		off: []edit{{"if r == nil || time.Since(r.began) >= joinWithin {", "if true {"}}},
+	{id: "F4", what: "1000 scrapers that leave after 50 ms", run: leaving, off: []edit{{"\tr.cancel(cause)\n}", "\t_ = cause\n}"}}},
 	{id: "F5", what: "timeouts that are none", run: timeouts,
-		off: []edit{{"collector/handler.go", "err == nil && seconds > 0 && !math.IsInf(seconds, 0)", "err == nil"}}},
-	{id: "F6", what: "methods, paths, long URLs, many parameters, smuggling", run: strangeRequests,
-		off: []edit{{"cmd/memdump_exporter/serve.go", "MaxHeaderBytes: 16 << 10,", ""}}},
+		off: []edit{{"err == nil && seconds > 0 && !math.IsInf(seconds, 0)", "err == nil"}}},
+	{id: "F6", what: "long URLs, many parameters, smuggling (methods, paths: TestRoutes, FuzzRequest)", run: strangeRequests, off: []edit{{"MaxHeaderBytes: 16 << 10,", ""}}},
 	{id: "F7", what: "50 wrong passwords a second", run: wrongPasswords},
-	{id: "F8", what: "TLS and HTTP/2 on the plain port; 10,000 streams begun and reset", run: otherProtocols},
+	{id: "F8", what: "10,000 streams of HTTP/2 begun and reset (TLS and HTTP/2 on the plain port: FuzzRequest)", run: resetStreams},
 	{id: "F9", what: "/records with parameters that are none", tested: "TestRecords_refuses"},
-	{id: "F10", what: "100 at once for records far back", run: manyRecords,
-		off: []edit{{"cmd/memdump_exporter/routes.go", "recordsAtOnce = 4", "recordsAtOnce = 400"}}},
+	{id: "F10", what: "100 at once for records far back", run: manyRecords, off: []edit{{"recordsAtOnce = 4", "recordsAtOnce = 400"}}},
 	{id: "F11", what: "scrapers of 1 s and 10 s in one run", tested: "TestFlight_lessTime"},
-	{id: "F12", what: "a panic in a query, the encoder, the records, the page", run: panics,
-		off: []edit{{"cmd/memdump_exporter/routes.go", "return metrics.Contain(headers(mux)), nil", "return headers(mux), nil"}}},
+	{id: "F12", what: "a panic in a query, the encoder, the records, the page", run: panics, off: []edit{{"return metrics.Contain(headers(mux)), nil", "return headers(mux), nil"}}},
 }
 
 // tokens puts other things where the token of an exporter is read.
-func (s *subject) tokens(t *testing.T, put map[string]func(file string)) {
-	t.Helper()
-	for name, change := range put {
-		t.Run(name, func(t *testing.T) {
-			if err := os.Remove(s.token); err != nil {
-				t.Fatal(err)
-			}
-			change(s.token)
-			s.m.front.set(raw(""), "/query", "/ping")
-			s.forgetPeak()
-			s.sees(t, seen{reason: "credentials", queries: all(), records: true, within: 2 * time.Second})
-			if asked, _ := s.m.front.set(nil); asked > 0 {
-				t.Errorf("%d requests were sent", asked)
-			}
-			putInPlace(t, s.token, canary)
-			s.recovers(t)
-		})
+func tokens(put func(file, what string) error, whats ...string) func(*testing.T, *matrix) {
+	return func(t *testing.T, m *matrix) {
+		s := m.subject
+		for _, what := range whats {
+			t.Run(fmt.Sprintf("%q", what), func(t *testing.T) {
+				must(t, os.Remove(s.token))
+				must(t, put(s.token, what))
+				m.front.set(raw(""), "/query", "/ping")
+				s.forgetPeak()
+				s.sees(t, seen{reason: "credentials", queries: all(), records: true, within: 2 * time.Second})
+				if asked, _ := m.front.set(nil); asked > 0 {
+					t.Errorf("%d requests were sent", asked)
+				}
+				putInPlace(t, s.token, canary)
+				s.recovers(t)
+			})
+		}
 	}
 }
 
-func tokenFiles(t *testing.T, m *matrix) {
-	m.subject.tokens(t, map[string]func(string){
-		"pipe": func(file string) {
-			if err := syscall.Mkfifo(file, 0o600); err != nil {
-				t.Fatal(err)
-			}
-		},
-		"1 GiB": func(file string) {
-			write(t, file, canary)
-			if err := os.Truncate(file, 1<<30); err != nil {
-				t.Fatal(err)
-			}
-		},
-	})
-}
+func tokenText(file, text string) error { return os.WriteFile(file, []byte(text), 0o600) }
 
-func tokenTexts(t *testing.T, m *matrix) {
-	m.subject.tokens(t, map[string]func(string){
-		"NUL":       func(file string) { write(t, file, canary+"\x00"+canary) },
-		"line feed": func(file string) { write(t, file, canary+"\n"+canary) },
-		"delete":    func(file string) { write(t, file, canary+"\x7f") },
-	})
+func tokenFile(file, what string) error {
+	if what == "pipe" {
+		return syscall.Mkfifo(file, 0o600)
+	}
+	return errors.Join(tokenText(file, canary), os.Truncate(file, 1<<30))
 }
 
 // repeatsToken puts the token that was sent into everything that an answer has.
 func repeatsToken(t *testing.T, m *matrix) {
 	anywhere := func(format string) script {
 		return func(conn *countingConn, r *http.Request) {
-			if !strings.HasSuffix(r.Header.Get("Authorization"), canary) {
-				return
+			if strings.HasSuffix(r.Header.Get("Authorization"), canary) {
+				_, _ = io.WriteString(conn, strings.ReplaceAll(format, "TOKEN", canary))
 			}
-			_, _ = io.WriteString(conn, strings.ReplaceAll(format, "TOKEN", canary))
 		}
 	}
-	body := func(text string) script {
-		return anywhere(fmt.Sprintf("%sContent-Length: %d\r\n\r\n%s", head200, len(strings.ReplaceAll(text, "TOKEN", canary)), text))
-	}
-	list := []oneCase{
-		{name: "text", answer: anywhere("HTTP/1.1 401 TOKEN\r\n\r\nBearer TOKEN"), seen: seen{reason: "unauthorized"}},
-		{name: "error", answer: anywhere("HTTP/1.1 400 B\r\n\r\n" + `{"error":"TOKEN"}`), seen: refused},
-		{name: "message", answer: anywhere("HTTP/1.1 500 B\r\n\r\n" + `{"code":"x","message":"TOKEN"}`), seen: seen{reason: "server_error"}},
-		{name: "result", answer: body(`{"results":[{"error":"TOKEN"}]}`), seen: refused},
-		{name: "page", answer: body(`<html>TOKEN`), seen: malformed},
-		{name: "value", answer: body(value(`"TOKEN"`)), seen: malformed},
-		{name: "column", answer: body(strings.Replace(value("1"), `"value"`, `"TOKEN"`, 1)), seen: malformed},
-		{name: "status", answer: anywhere("HTTP/1.1 TOKEN\r\n\r\n"), seen: unreachable, asked: -1},
-		{name: "protocol", answer: anywhere("TOKEN\r\n\r\n"), seen: unreachable, asked: -1},
-		{name: "header", answer: anywhere("HTTP/1.1 200 OK\r\nTOKEN\r\n\r\n"), seen: unreachable, asked: -1},
-		{name: "length", answer: anywhere("HTTP/1.1 200 OK\r\nContent-Length: TOKEN\r\n\r\n"), seen: unreachable, asked: -1},
-		{name: "coding", answer: anywhere("HTTP/1.1 200 OK\r\nTransfer-Encoding: TOKEN\r\n\r\n"), seen: unreachable, asked: -1},
-		{name: "encoding", answer: anywhere("HTTP/1.1 200 OK\r\nContent-Encoding: TOKEN\r\n\r\n"), seen: malformed},
-		{name: "location", answer: anywhere("HTTP/1.1 302 F\r\nLocation: http://TOKEN/\r\n\r\n"), seen: seen{reason: "redirected"}},
-		{name: "time", answer: body(`{"results":[{"series":[{"columns":["time","value"],"values":[["TOKEN","x"]]}]}]}`),
-			on: []string{`"sha256" AS "value" FROM "mem_dumps" ORDER`}, seen: seen{reason: "malformed", queries: []string{"last_dump"}}},
-		{name: "unasked", answer: func(conn *countingConn, r *http.Request) {
-			ok(value("5"))(conn, r)
-			time.Sleep(10 * time.Millisecond) // so that it is behind the answer
-			_, _ = io.WriteString(conn, "HTTP/1.1 200 "+canary+"\r\n\r\n")
-			_, _ = io.Copy(io.Discard, conn.TCPConn)
-		}, values: sum(5)},
-		{name: "version", answer: anywhere("HTTP/1.1 204 N\r\nX-Influxdb-Version: 2.TOKEN\r\n\r\n"), on: []string{"/ping"}, asked: -1},
-	}
-	for i, c := range list {
-		list[i].records = c.reason != "" && c.on == nil && c.name != "value" && c.name != "column"
-	}
-	cases(list...)(t, m)
-	for _, c := range list { // what `check` prints
-		if c.on != nil {
-			continue
-		}
+	start := func(text string) script { return anywhere("HTTP/1.1 " + text + "\r\n\r\n") }
+	body := func(text string) script { return anywhere(head200 + "\r\n" + text) }
+	asked := slices.Concat(
+		each(unauthorized, start, "401 TOKEN\r\n\r\nBearer TOKEN"), each(refused, start, "400 B\r\n\r\n"+`{"error":"TOKEN"}`),
+		each(serverError, start, "500 B\r\n\r\n"+`{"code":"x","message":"TOKEN"}`), each(redirected, start, "302 F\r\nLocation: http://TOKEN/"),
+		each(refused, body, `{"results":[{"error":"TOKEN"}]}`), each(malformed, body, "<html>TOKEN"), each(malformed, start, "200 OK\r\nContent-Encoding: TOKEN"),
+		each(unreachable, start, "TOKEN", "200 OK\r\nTOKEN", "200 OK\r\nContent-Length: TOKEN", "200 OK\r\nTransfer-Encoding: TOKEN"), each(unreachable, anywhere, "TOKEN\r\n\r\n"),
+	)
+	transport(asked)(t, m)
+	figures := slices.Concat(each(malformed, body, value(`"TOKEN"`), table(`"time","TOKEN"`, "0,1")), one("unasked", func(conn *countingConn, r *http.Request) {
+		ok(value("5"))(conn, r)
+		time.Sleep(10 * time.Millisecond) // so that it is behind the answer
+		_, _ = io.WriteString(conn, "HTTP/1.1 200 "+canary+"\r\n\r\n")
+		_, _ = io.Copy(io.Discard, conn.TCPConn)
+	}, sum(5)))
+	cases(figures, each(fails("malformed", "last_dump"), body, table(`"time","value"`, `"TOKEN","x"`)),
+		each(seen{queries: []string{"ping"}, repeats: true}, start, "204 N\r\nX-Influxdb-Version: 2.TOKEN"))(t, m)
+	for _, c := range slices.Concat(asked, figures) { // what `check` prints
 		m.front.set(c.answer, sumQuestion)
 		cmd := exec.Command(binary, "check", "--influx.url="+m.front.URL, "--influx.token-file="+m.subject.token)
 		cmd.Env = []string{}
@@ -175,156 +133,126 @@ func repeatsToken(t *testing.T, m *matrix) {
 	}
 }
 
-// webFiles are a --web.config.file and what it names.
-type webFiles struct{ config, pair, clients string }
-
 // The hashes of "first" and "second", of the least cost.
 const (
 	firstHash  = "$2a$04$dgr0F72/PLH3cK9GPgKeHOZ/a3fUh2fMCJZqSim17opohxKPYRYAi"
 	secondHash = "$2a$04$gq1noO1KZkiBaln4kPSf0O07k832BeGZwNnEqc1b9cA5FUzVs7/pa"
 )
 
-func (w webFiles) text(hash string) string {
-	return fmt.Sprintf("tls_server_config: {cert_file: %s, key_file: %s, client_auth_type: RequireAndVerifyClientCert, client_ca_file: %s}\nbasic_auth_users: {u: %q}\n", w.pair, w.pair, w.clients, hash)
+// guarded starts an exporter with a --web.config.file.
+func (m *matrix) guarded(t *testing.T, config string) (e *exporter, file string) {
+	t.Helper()
+	file = filepath.Join(t.TempDir(), "web.yml")
+	write(t, file, config)
+	return startExporter(t, nil, "--influx.url="+m.front.URL, "--web.config.file="+file), file
+}
+
+// as is the URL of the metrics, of a user.
+func (e *exporter) as(scheme, password string) string {
+	return strings.Replace(e.URL, "http://", scheme+"://u:"+password+"@", 1) + "/metrics"
 }
 
 // webConfig: exporter-toolkit's TLS, client certificates and passwords are in force, and
 // read again while scrapes go on.
 func webConfig(t *testing.T, m *matrix) {
 	dir := t.TempDir()
-	w := webFiles{filepath.Join(dir, "web.yml"), filepath.Join(dir, "pair"), filepath.Join(dir, "clients")}
+	pair, clients := filepath.Join(dir, "pair"), filepath.Join(dir, "clients")
+	config := fmt.Sprintf("tls_server_config: {cert_file: %s, key_file: %s, client_auth_type: RequireAndVerifyClientCert, client_ca_file: %s}\nbasic_auth_users: {u: %%q}\n", pair, pair, clients)
 	ca, others := newAuthority(t), newAuthority(t)
 	// exporter-toolkit reads certificate and key one after the other: with another key, a
 	// handshake in between would fail.
 	ca.leaf = newKey(t)
-	pem := func(a *authority, name string) string { cert, key := a.issue(t, name); return cert + key }
-	write(t, w.pair, pem(ca, "first.example"))
-	write(t, w.clients, ca.PEM)
-	write(t, w.config, w.text(firstHash))
-	e := startExporter(t, nil, "--influx.url="+m.front.URL, "--web.config.file="+w.config)
+	certify := func(name string) {
+		cert, key := ca.issue(t, name)
+		putInPlace(t, pair, cert+key)
+	}
+	certify("first.example")
+	write(t, clients, ca.PEM)
+	e, file := m.guarded(t, fmt.Sprintf(config, firstHash))
 	pool := x509.NewCertPool()
 	pool.AddCert(ca.cert)
-	client := func(password string, certs ...tls.Certificate) (status int, served string) {
-		served = "no handshake"
-		c := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{
-			Certificates: certs, InsecureSkipVerify: true, // both names are right; who signed is looked at here:
-			VerifyConnection: func(c tls.ConnectionState) error {
-				served = c.PeerCertificates[0].DNSNames[0]
-				_, err := c.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: pool})
-				return err
-			},
-		}}}
-		req, err := http.NewRequest(http.MethodGet, strings.Replace(e.URL, "http:", "https:", 1)+"/metrics", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.SetBasicAuth("u", password)
-		resp, err := c.Do(req)
-		if err != nil {
-			return 0, served
-		}
-		defer resp.Body.Close()
-		body, err := io.ReadAll(resp.Body)
-		if err != nil || resp.StatusCode == http.StatusOK && !strings.Contains(string(body), "\nmemdump_up 1\n") {
-			return -1, served
-		}
-		return resp.StatusCode, served
+	// name is the certificate's, empty for any.
+	scrape := func(name, password string, certs ...tls.Certificate) reply {
+		config := &tls.Config{Certificates: certs, RootCAs: pool, ServerName: name, InsecureSkipVerify: name == ""}
+		return ask(&http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: config}}, http.MethodGet, e.as("https", password))
 	}
-	good := ca.pair(t, "prometheus")
+	good, foreign := ca.pair(t, "prometheus"), others.pair(t, "prometheus")
 	expect := func(what string, want int, password string, certs ...tls.Certificate) {
 		t.Helper()
-		if got, _ := client(password, certs...); got != want {
-			t.Errorf("%s: HTTP %d, want %d", what, got, want)
+		if got := scrape("", password, certs...); got.status != want || got.whole() != (want == 200) {
+			t.Errorf("%s: HTTP %d, want %d; %v", what, got.status, want, got.err)
 		}
 	}
-	expect("right", 200, "first", good)
-	expect("wrong password", 401, "second", good)
 	expect("no certificate", 0, "first")
-	expect("a certificate of others", 0, "first", others.pair(t, "prometheus"))
+	expect("a certificate of others", 0, "first", foreign)
 	if r := get(t, e.URL+"/metrics", http.StatusBadRequest); !strings.Contains(r, "HTTPS server") {
 		t.Errorf("plain HTTP: %s", r)
 	}
 
-	stop, failed := make(chan struct{}), make(chan int, 1000)
+	ctx, stop := context.WithCancel(t.Context())
 	var scrapers sync.WaitGroup
 	for range 4 {
 		scrapers.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				if status, _ := client("first", good); status != http.StatusOK {
-					failed <- status
-				}
+			for ctx.Err() == nil {
+				expect("a scrape in between", 200, "first", good)
 			}
 		})
 	}
 	for i := range 20 {
 		name := fmt.Sprintf("cert-%d.example", i)
-		putInPlace(t, w.pair, pem(ca, name))
-		if status, served := client("first", good); status != http.StatusOK || served != name {
-			t.Errorf("HTTP %d from %s, want 200 from %s", status, served, name)
+		certify(name)
+		if got := scrape(name, "first", good); !got.whole() {
+			t.Errorf("HTTP %d from %s, %v", got.status, name, got.err)
 		}
 	}
-	close(stop)
+	stop()
 	scrapers.Wait()
-	close(failed)
-	for status := range failed {
-		t.Errorf("a scrape in between: HTTP %d", status)
-	}
-	putInPlace(t, w.config, w.text(secondHash))
+	putInPlace(t, file, fmt.Sprintf(config, secondHash))
 	expect("the old password", 401, "first", good)
 	expect("the new password", 200, "second", good)
-	putInPlace(t, w.clients, others.PEM)
+	putInPlace(t, clients, others.PEM)
 	expect("the old authority's", 0, "second", good)
-	expect("the new authority's", 200, "second", others.pair(t, "prometheus"))
-	putInPlace(t, w.config, "basic_auth_users: [")
-	if status, _ := client("second", others.pair(t, "prometheus")); status == http.StatusOK {
+	expect("the new authority's", 200, "second", foreign)
+	putInPlace(t, file, "basic_auth_users: [")
+	if got := scrape("", "second", foreign); got.status == http.StatusOK {
 		t.Error("a broken configuration lets in")
 	}
-	putInPlace(t, w.config, w.text(secondHash))
-	expect("the configuration back", 200, "second", others.pair(t, "prometheus"))
+	putInPlace(t, file, fmt.Sprintf(config, secondHash))
+	expect("the configuration back", 200, "second", foreign)
 }
 
 // halfOpen holds so many connections on which a header has begun, each made anew when it
 // is closed, and scrapes a hundred times meanwhile.
 func halfOpen(t *testing.T, m *matrix, n int, files string) {
-	s := m.startAs(t, []string{"sh", "-c", "ulimit -n " + files + `; exec "$@"`, "sh"}, m.front.URL)
+	s := m.start(t, []string{"sh", "-c", "ulimit -n " + files + `; exec "$@"`, "sh"}, m.front.URL)
 	ctx, stop := context.WithCancel(t.Context())
-	var flood sync.WaitGroup
+	var flood, first sync.WaitGroup
 	var opened atomic.Int64
+	first.Add(n)
 	for range n {
 		flood.Go(func() {
+			once := sync.OnceFunc(first.Done)
 			for ctx.Err() == nil {
 				conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", strings.TrimPrefix(s.URL, "http://"))
 				if err == nil {
 					opened.Add(1)
+					once()
 					leave := context.AfterFunc(ctx, func() { conn.Close() })
 					_, _ = io.WriteString(conn, "GET /metrics HTTP/1.1\r\nX-Never:")
 					_, _ = io.Copy(io.Discard, conn)
 					leave()
 					conn.Close()
 				}
-				select {
-				case <-time.After(time.Second):
-				case <-ctx.Done():
-				}
+				pause(ctx, time.Second)
 			}
 		})
 	}
-	for opened.Load() < int64(n) {
-		time.Sleep(time.Millisecond)
-	}
+	first.Wait()
 	const scrapes = 100
 	answered, slowest := 0, time.Duration(0)
-	for i := range scrapes {
-		if answered < i-1 { // it is lost
-			break
-		}
-		got := s.fetch(t, "/metrics", "X-Prometheus-Scrape-Timeout-Seconds", "10")
-		if got.status == http.StatusOK && strings.Contains(got.body, "\nmemdump_up 1\n") {
+	for i := 0; i < scrapes && answered >= i-1; i++ { // or it is lost
+		got := s.metrics(t, 10)
+		if got.whole() {
 			answered++
 		}
 		slowest = max(slowest, got.took)
@@ -336,58 +264,54 @@ func halfOpen(t *testing.T, m *matrix, n int, files string) {
 	stop()
 	flood.Wait()
 	s.settles(t)
+	s.recount(t, s.metrics(t, announced))
+	s.sees(t, seen{})
+}
+
+// dripped says one thing each tenth of a second until the other side has closed.
+func dripped(t *testing.T, conn net.Conn, one string) time.Duration {
+	t.Helper()
+	drip := time.NewTicker(100 * time.Millisecond)
+	defer drip.Stop()
+	began := time.Now()
+	for {
+		if _, err := conn.Write([]byte(one)); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("it is still waited for after %v", time.Since(began))
+		} else if err != nil {
+			return time.Since(began)
+		}
+		<-drip.C
+	}
 }
 
 func slowClients(t *testing.T, m *matrix) {
 	s := m.subject
-	conn, in := s.dial(t)
-	fmt.Fprintf(conn, "POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
-	resp, err := http.ReadResponse(in, nil)
-	if err != nil || resp.StatusCode != http.StatusMethodNotAllowed {
+	conn, in := s.dial(t, "POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
+	if resp, err := http.ReadResponse(in, nil); err != nil || resp.StatusCode != http.StatusMethodNotAllowed {
 		t.Errorf("POST: %v, %v", resp, err)
 	}
-	drip := time.NewTicker(100 * time.Millisecond)
-	defer drip.Stop()
-	began := time.Now()
-	for err == nil && time.Since(began) < 20*time.Second {
-		_, err = conn.Write([]byte("x"))
-		<-drip.C
-	}
-	if err == nil {
-		t.Error("the body is still taken after 20 s")
-	}
+	dripped(t, conn, "x")
 	// As long an answer as there can be, in small windows, of which nothing is read.
-	conn, _ = s.dial(t)
-	_ = conn.(*net.TCPConn).SetReadBuffer(4 << 10)
 	request := "GET /records?limit=10000 HTTP/1.1\r\nHost: x\r\nX-Prometheus-Scrape-Timeout-Seconds: 2\r\n\r\n"
+	conn, _ = s.dial(t, "")
+	_ = conn.(*net.TCPConn).SetReadBuffer(4 << 10)
 	_, _ = io.WriteString(conn, strings.Repeat(request, 20)) // more than the kernel holds
-	for began, err = time.Now(), nil; err == nil; {          // until the connection is closed on the other side
-		if time.Since(began) > 15*time.Second {
-			t.Fatal("who does not read is still waited for after 15 s")
-		}
-		<-drip.C
-		_, err = conn.Write([]byte("\n"))
-	}
-	m.note("who does not read was cut off after %v", time.Since(began).Round(time.Second/10))
+	_ = conn.SetDeadline(time.Now().Add(15 * time.Second))
+	m.note("who does not read was cut off after %v", dripped(t, conn, "\n").Round(time.Second/10))
 	s.recovers(t)
 }
 
-func atOnce(t *testing.T, m *matrix) {
-	s := m.start(t, m.front.URL)
-	real := ok(value(fmt.Sprint(m.history.Truth(0, 0).CompressedBytes)))
+func burst(t *testing.T, m *matrix) {
+	s := m.start(t, nil, m.front.URL)
 	m.front.set(func(conn *countingConn, r *http.Request) {
 		time.Sleep(200 * time.Millisecond) // what a collection takes
-		real(conn, r)
+		ok(m.sum())(conn, r)
 	}, sumQuestion)
 	const scrapers = 1000
 	whole := 0
 	for range 3 {
-		answers := make(chan reply, scrapers)
-		for range scrapers {
-			go func() { answers <- s.fetch(t, "/metrics", "X-Prometheus-Scrape-Timeout-Seconds", "30") }()
-		}
-		for range scrapers {
-			if got := <-answers; got.status == http.StatusOK && strings.Contains(got.body, "\nmemdump_up 1\n") {
+		for got := range atOnce(scrapers, s.patiently(t)) {
+			if got.whole() {
 				whole++
 			}
 		}
@@ -403,192 +327,95 @@ func atOnce(t *testing.T, m *matrix) {
 
 func leaving(t *testing.T, m *matrix) {
 	s := m.slow(t)
-	ctx, stop := context.WithCancel(t.Context())
-	busy := make(chan int, 1)
-	go func() {
-		most := 0
-		for ctx.Err() == nil {
-			most = max(most, m.queries(t))
-		}
-		busy <- most
-	}()
 	var scrapers sync.WaitGroup
 	for range 1000 {
 		scrapers.Go(func() {
-			conn, _ := s.dial(t)
-			fmt.Fprintf(conn, "GET /metrics HTTP/1.1\r\nHost: x\r\nX-Prometheus-Scrape-Timeout-Seconds: 30\r\n\r\n")
+			conn, _ := s.dial(t, "GET /metrics HTTP/1.1\r\nHost: x\r\nX-Prometheus-Scrape-Timeout-Seconds: 30\r\n\r\n")
 			time.Sleep(50 * time.Millisecond) // its patience
 			conn.Close()
 		})
 	}
+	m.becomes(t, "busy")
 	scrapers.Wait()
-	m.noQueries(t, time.Second)
-	stop()
-	if most := <-busy; most == 0 {
-		t.Error("no query ever ran")
-	} else {
-		m.note("%d ran at most", most)
-	}
-	got := s.parse(t, s.fetch(t, "/metrics", "X-Prometheus-Scrape-Timeout-Seconds", "30").body)
-	truth(m.many).shown(t, got)
+	m.becomes(t, "idle")
+	s.recount(t, s.metrics(t, patient))
+	s.sees(t, seen{timeout: patient})
 	s.settles(t)
 }
 
 func timeouts(t *testing.T, m *matrix) {
+	s := m.subject
 	for _, text := range []string{"NaN", "-1", "0", "1e-300", "Inf", "-Inf", "1e300", "0x10", "", "3 s", "\u0663"} {
-		if got := m.subject.fetch(t, "/metrics", "X-Prometheus-Scrape-Timeout-Seconds", text); got.status != http.StatusOK || got.took > 10*time.Second {
-			t.Errorf("%q: HTTP %d after %v", text, got.status, got.took)
-		} else if up := strings.Contains(got.body, "\nmemdump_up 1\n"); up != (text != "1e-300") {
-			t.Errorf("%q: memdump_up 1 is %v", text, up)
+		if got := s.metrics(t, text); got.status != http.StatusOK || got.took > 10*time.Second || got.whole() != (text != "1e-300") {
+			t.Errorf("%q: HTTP %d after %v, whole: %v", text, got.status, got.took, got.whole())
 		}
 	}
-	conn, in := m.subject.dial(t)
-	fmt.Fprintf(conn, "GET /metrics HTTP/1.1\r\nHost: x\r\n%s\r\n", strings.Repeat("X-Prometheus-Scrape-Timeout-Seconds: 2\r\n", 100))
-	if resp, err := http.ReadResponse(in, nil); err != nil || resp.StatusCode != http.StatusOK {
-		t.Errorf("a hundred: %v, %v", resp, err)
+	s.send(t, "a hundred", "GET /metrics HTTP/1.1\r\nHost: x\r\n"+strings.Repeat("X-Prometheus-Scrape-Timeout-Seconds: 2\r\n", 100)+"\r\n", 200)
+	s.recount(t, s.metrics(t, announced))
+	s.recovers(t)
+}
+
+// send says something on a connection of its own, and wants one of the statuses.
+func (s *subject) send(t *testing.T, what, request string, want ...int) {
+	t.Helper()
+	conn, in := s.dial(t, request)
+	defer conn.Close()
+	if resp, err := http.ReadResponse(in, nil); err != nil || !slices.Contains(want, resp.StatusCode) {
+		t.Errorf("%s: %+v, %v, want %d", what, resp, err, want)
 	}
-	conn.Close()
-	m.subject.counted = m.subject.parse(t, m.subject.fetch(t, "/metrics").body).counts()
-	m.subject.recovers(t)
 }
 
 func strangeRequests(t *testing.T, m *matrix) {
 	s := m.subject
-	series := func() []string {
-		var names []string
-		for name, family := range s.parse(t, s.fetch(t, "/metrics").body) {
-			names = append(names, fmt.Sprint(name, len(family.GetMetric())))
-		}
-		slices.Sort(names)
-		return names
-	}
-	before := series()
-	send := func(what, request string, want ...int) {
-		t.Helper()
-		conn, in := s.dial(t)
-		defer conn.Close()
-		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
-		go io.WriteString(conn, request)
-		if resp, err := http.ReadResponse(in, nil); err != nil || !slices.Contains(want, resp.StatusCode) {
-			t.Errorf("%s: %+v, %v, want %d", what, resp, err, want)
-		}
-	}
 	end := " HTTP/1.1\r\nHost: x\r\n"
-	send("a long URL", "GET /metrics?"+strings.Repeat("x", 64<<10)+end+"\r\n", 431)
-	send("10,000 parameters", "GET /records?"+strings.Repeat("a&", 10_000)+end+"\r\n", 400, 431)
-	send("some parameters", "GET /records?"+strings.Repeat("a=1&", 1000)+end+"\r\n", 400)
-	send("both lengths", "POST /metrics"+end+"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, 405)
-	send("two lengths", "GET /metrics"+end+"Content-Length: 5\r\nContent-Length: 6\r\n\r\n", 400)
-	send("a space before the colon", "GET /metrics"+end+"Content-Length : 5\r\n\r\n", 400)
-	send("no host", "GET /metrics HTTP/1.1\r\n\r\n", 400)
-	send("another scheme", "GET http://127.0.0.1:1/query"+end+"\r\n", 404)
-	send("CONNECT", "CONNECT 127.0.0.1:1"+end+"\r\n", 404, 405)
-	rng := rand.New(rand.NewPCG(1, 2))
-	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	defer client.CloseIdleConnections()
-	methods := []string{"GET", "POST", "PUT", "DELETE", "TRACE", "OPTIONS", "PATCH", "X", "HEAD"}
-	const requests = 5000
-	for range requests {
-		path := "/"
-		for range 1 + rng.IntN(8) {
-			path += string(rune('!' + rng.IntN(90)))
-		}
-		req, err := http.NewRequest(methods[rng.IntN(len(methods))], s.URL, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.URL.Path = path
-		req.Header.Set("User-Agent", path)
-		resp, err := client.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, _ = io.Copy(io.Discard, resp.Body)
-		resp.Body.Close()
-		if code := resp.StatusCode; code != 404 && code != 405 && code != 400 && code/100 != 3 {
-			t.Errorf("%s %q: HTTP %d", req.Method, path, code)
-		}
-	}
-	client.CloseIdleConnections()
-	if after := series(); !slices.Equal(before, after) {
-		t.Errorf("%q\nbecame\n%q", before, after)
-	}
-	m.note("%d requests", requests)
+	s.send(t, "a long URL", "GET /metrics?"+strings.Repeat("x", 64<<10)+end+"\r\n", 431)
+	s.send(t, "10,000 parameters", "GET /records?"+strings.Repeat("a&", 10_000)+end+"\r\n", 400, 431)
+	s.send(t, "some parameters", "GET /records?"+strings.Repeat("a=1&", 1000)+end+"\r\n", 400)
+	s.send(t, "both lengths", "POST /metrics"+end+"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, 405)
+	s.send(t, "two lengths", "GET /metrics"+end+"Content-Length: 5\r\nContent-Length: 6\r\n\r\n", 400)
+	s.send(t, "a space before the colon", "GET /metrics"+end+"Content-Length : 5\r\n\r\n", 400)
+	s.send(t, "no host", "GET /metrics HTTP/1.1\r\n\r\n", 400)
+	s.send(t, "another scheme", "GET http://127.0.0.1:1/query"+end+"\r\n", 404)
+	s.send(t, "CONNECT", "CONNECT 127.0.0.1:1"+end+"\r\n", 404, 405)
 	s.recovers(t)
 }
 
 func wrongPasswords(t *testing.T, m *matrix) {
-	config := filepath.Join(t.TempDir(), "web.yml")
-	write(t, config, fmt.Sprintf("basic_auth_users: {u: %q}\n", firstHash))
-	e := startExporter(t, nil, "--influx.url="+m.front.URL, "--web.config.file="+config)
-	ask := func(password string) (int, time.Duration) {
-		began := time.Now()
-		req, err := http.NewRequest(http.MethodGet, e.URL+"/metrics", nil)
-		if err != nil {
-			return 0, 0
-		}
-		req.SetBasicAuth("u", password)
-		resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
-		if err != nil {
-			return 0, 0
-		}
-		defer resp.Body.Close()
-		_, _ = io.Copy(io.Discard, resp.Body)
-		return resp.StatusCode, time.Since(began)
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
+	e, _ := m.guarded(t, fmt.Sprintf("basic_auth_users: {u: %q}\n", firstHash))
+	const scrapes = 50
+	answers := make(chan reply, scrapes)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
 	var wrong sync.WaitGroup
-	var refusedOnes atomic.Int64
-	wrong.Go(func() {
-		tick := time.NewTicker(20 * time.Millisecond)
-		defer tick.Stop()
-		for i := 0; ctx.Err() == nil; i++ {
-			<-tick.C
-			wrong.Go(func() {
-				if status, _ := ask(fmt.Sprint("wrong-", i)); status == http.StatusUnauthorized {
-					refusedOnes.Add(1)
-				} else {
-					t.Errorf("a wrong password: HTTP %d", status)
-				}
-			})
+	for i := range 3 * scrapes {
+		wrong.Go(func() {
+			if got := ask(nil, http.MethodGet, e.as("http", fmt.Sprint("wrong-", i))); got.status != http.StatusUnauthorized {
+				t.Errorf("a wrong password: HTTP %d, %v", got.status, got.err)
+			}
+		})
+		if i%3 == 0 {
+			go func() { answers <- ask(nil, http.MethodGet, e.as("http", "first")) }()
 		}
-	})
-	slowest := time.Duration(0)
-	for range 50 {
-		status, took := ask("first")
-		if status != http.StatusOK {
-			t.Errorf("the right password: HTTP %d", status)
-		}
-		slowest = max(slowest, took)
+		<-tick.C
 	}
-	stop()
 	wrong.Wait()
-	m.note("%d refused, the slowest of 50 scrapes %v; bcrypt of cost 4", refusedOnes.Load(), slowest.Round(time.Millisecond))
-	if slowest > 3*time.Second {
-		t.Errorf("the slowest scrape took %v", slowest)
+	slowest := time.Duration(0)
+	for range scrapes {
+		got := <-answers
+		slowest = max(slowest, got.took)
+		if !got.whole() || got.took > 3*time.Second {
+			t.Errorf("the right password: HTTP %d after %v, %v", got.status, got.took, got.err)
+		}
 	}
+	m.note("%d refused, the slowest of %d scrapes %v; bcrypt of cost 4", 3*scrapes, scrapes, slowest.Round(time.Millisecond))
 }
 
-func otherProtocols(t *testing.T, m *matrix) {
-	s := m.subject
-	for _, said := range []string{"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00", strings.Repeat("\x00", 20_000)} {
-		conn, in := s.dial(t)
-		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
-		go io.WriteString(conn, said+"\r\n\r\n")
-		if resp, err := http.ReadResponse(in, nil); err == nil && resp.StatusCode/100 == 2 {
-			t.Errorf("%.20q: HTTP %d", said, resp.StatusCode)
-		}
-		conn.Close()
-	}
-	s.recovers(t)
-
-	dir := t.TempDir()
-	w := webFiles{config: filepath.Join(dir, "web.yml"), pair: filepath.Join(dir, "pair")}
+func resetStreams(t *testing.T, m *matrix) {
+	const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+	pair := filepath.Join(t.TempDir(), "pair")
 	cert, key := newAuthority(t).issue(t, "exporter")
-	write(t, w.pair, cert+key)
-	write(t, w.config, fmt.Sprintf("tls_server_config: {cert_file: %s, key_file: %s}\n", w.pair, w.pair))
-	e := startExporter(t, nil, "--influx.url="+m.front.URL, "--web.config.file="+w.config)
+	write(t, pair, cert+key)
+	e, _ := m.guarded(t, fmt.Sprintf("tls_server_config: {cert_file: %s, key_file: %s}\n", pair, pair))
 	conn, err := tls.Dial("tcp", strings.TrimPrefix(e.URL, "http://"), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
 	if err != nil || conn.ConnectionState().NegotiatedProtocol != "h2" {
 		t.Fatalf("no HTTP/2: %v", err)
@@ -597,50 +424,35 @@ func otherProtocols(t *testing.T, m *matrix) {
 	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
 	drained := make(chan struct{})
 	go func() { defer close(drained); _, _ = io.Copy(io.Discard, conn) }()
-	var frames bytes.Buffer
-	frames.WriteString("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+	frames := []byte(preface)
 	for i := range 10_000 {
-		id := uint32(2*i + 1)
-		stream := []byte{byte(id >> 24), byte(id >> 16), byte(id >> 8), byte(id)}
-		header := append([]byte("\x82\x87\x04\x08/metrics"), "\x41\x01x"...) // GET https /metrics at x
-		frames.Write(append([]byte{0, 0, byte(len(header)), 1, 5}, stream...))
-		frames.Write(header)
-		frames.Write(append([]byte{0, 0, 4, 3, 0}, stream...))
-		frames.Write([]byte{0, 0, 0, 8})
+		id := []byte{byte((2*i + 1) >> 24), byte((2*i + 1) >> 16), byte((2*i + 1) >> 8), byte(2*i + 1)}
+		const header = "\x82\x87\x04\x08/metrics\x41\x01x" // GET https /metrics at x
+		frames = slices.Concat(frames, []byte{0, 0, byte(len(header)), 1, 5}, id, []byte(header), []byte{0, 0, 4, 3, 0}, id, []byte{0, 0, 0, 8})
 	}
-	_, err = frames.WriteTo(conn)
+	_, err = conn.Write(frames)
 	conn.Close()
 	<-drained
 	m.note("10,000 streams: %v", err)
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
-	resp, err := client.Get(strings.Replace(e.URL, "http:", "https:", 1) + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	if body, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(body), "\nmemdump_up 1\n") {
-		t.Errorf("the scrape after them: %v\n%s", err, body)
+	if got := ask(client, http.MethodGet, e.as("https", "")); !got.whole() {
+		t.Errorf("the scrape after them: HTTP %d, %v\n%s", got.status, got.err, got.body)
 	}
 }
 
 func manyRecords(t *testing.T, m *matrix) {
-	s := m.start(t, m.front.URL)
+	s := m.start(t, nil, m.front.URL)
 	arrived, release := make(chan struct{}, 100), make(chan struct{})
 	m.front.set(func(conn *countingConn, r *http.Request) {
 		arrived <- struct{}{}
 		<-release
 		m.through(conn, r)
-	}, recordsQuestion)
-	answers := make(chan reply, 100)
-	for range 100 {
-		go func() {
-			answers <- s.fetch(t, "/records?limit=10&offset=2000", "X-Prometheus-Scrape-Timeout-Seconds", "30")
-		}()
-	}
-	for range 4 {
+	}, questionOf["records"])
+	answers := atOnce(100, func() reply { return s.fetch(t, "/records?limit=10&offset=2000", timeoutHeader, fmt.Sprint(patient)) })
+	for range recordsAtOnce {
 		<-arrived
 	}
-	for range 96 {
+	for range 100 - recordsAtOnce {
 		if r := <-answers; r.status != http.StatusServiceUnavailable || r.header.Get("Retry-After") == "" {
 			t.Errorf("HTTP %d, %v", r.status, r.err)
 		}
@@ -649,7 +461,7 @@ func manyRecords(t *testing.T, m *matrix) {
 		s.sees(t, seen{})
 	}
 	close(release)
-	for range 4 {
+	for range recordsAtOnce {
 		if r := <-answers; r.status != http.StatusOK || !strings.Contains(r.body, `"count":10,`) {
 			t.Errorf("HTTP %d, %v", r.status, r.err)
 		}
@@ -660,14 +472,14 @@ func manyRecords(t *testing.T, m *matrix) {
 
 // panics asks an exporter with a defect in each place where a request can meet one.
 func panics(t *testing.T, m *matrix) {
-	defect := `if r.Header.Get("X-Defect") != "" { panic("own defect") };`
+	const defect = `if r.Header.Get("X-Defect") != "" { panic("own defect") };`
 	bad := filepath.Join(t.TempDir(), name)
 	cmd := exec.Command("go", "build", "-o", bad, ".")
-	cmd.Env = append(os.Environ(), "GOFLAGS=-overlay="+overlay(t,
-		edit{"collector/flight.go", "s.handler.ServeHTTP(f, r)", defect + "s.handler.ServeHTTP(f, r)"},
-		edit{"collector/records_handler.go", "return c.list(ctx, q, page.add)", defect + "return c.list(ctx, q, page.add)"},
-		edit{"cmd/memdump_exporter/page.go", "o, err := p.overview(r.Context())", defect + "o, err := p.overview(r.Context())"},
-		edit{"collector/stats.go", "func addMean(m mean, row influx.Row) (mean, error) {", "func addMean(m mean, row influx.Row) (mean, error) {\nif n, _ := row.Int64(\"count\"); n == 13 { panic(\"own defect\") }"},
+	cmd.Env = append(os.Environ(), overlay(t,
+		edit{"s.handler.ServeHTTP(f, r)", defect + "s.handler.ServeHTTP(f, r)"},
+		edit{"return c.list(ctx, q, page.add)", defect + "return c.list(ctx, q, page.add)"},
+		edit{"o, err := p.overview(r.Context())", defect + "o, err := p.overview(r.Context())"},
+		edit{"func addMean(m mean, row influx.Row) (mean, error) {", "func addMean(m mean, row influx.Row) (mean, error) {\nif n, _ := row.Int64(\"count\"); n == 13 { panic(\"own defect\") }"},
 	))
 	if output, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, output)
@@ -675,22 +487,19 @@ func panics(t *testing.T, m *matrix) {
 	good := binary
 	binary = bad
 	defer func() { binary = good }()
-	s := m.start(t, m.front.URL)
+	s := m.start(t, nil, m.front.URL)
 	for path, want := range map[string]int{"/metrics": 500, "/": 500, "/records": 502} {
 		got := s.fetch(t, path, "X-Defect", "1")
 		if got.status != want || strings.Contains(got.body, ".go:") || strings.Contains(got.body, "goroutine") {
 			t.Errorf("%s: HTTP %d, want %d\n%s", path, got.status, want, got.body)
 		}
 	}
-	m.front.set(ok(strings.Replace(value("1,13"), `"value"`, `"sum","count"`, 1)), `SUM("duration_sec")`)
-	s.sees(t, seen{reason: "internal", queries: []string{"duration_mean"}})
+	m.front.set(ok(table(`"time","sum","count"`, "0,1,13")), questionOf["duration_mean"])
+	s.sees(t, fails("internal", "duration_mean"))
 	m.front.set(nil)
 	s.recovers(t)
-	if n := s.parse(t, s.fetch(t, "/metrics").body)["memdump_panics_total"].GetMetric()[0].GetCounter().GetValue(); n != 4 {
-		t.Errorf("%v panics were counted, want 4", n)
-	}
-	if n := strings.Count(s.Logs(), "stack="); n != 4 {
-		t.Errorf("%d stacks in the log, want 4:\n%s", n, s.Logs())
+	if n := s.parse(t, s.metrics(t, announced).body).value("memdump_panics_total"); n != 4 || strings.Count(s.Logs(), "stack=") != 4 {
+		t.Errorf("%v panics were counted, want 4, each with its stack in the log:\n%s", n, s.Logs())
 	}
 }
 
@@ -709,47 +518,22 @@ func (m *matrix) slow(t *testing.T) *subject {
 		}
 		store(t, m.server, slowDatabase, m.many)
 	})
-	s := m.run(t, nil, m.server.URL, "--influx.db="+slowDatabase)
-	s.fetch(t, "/metrics", patient...)
+	s := &subject{exporter: startExporter(t, nil, "--influx.url="+m.server.URL, "--influx.db="+slowDatabase, "--influx.ranges=whole"), history: m.many}
+	s.metrics(t, patient)
 	s.measure(t)
 	return s
 }
 
-// queries is how many questions InfluxDB is busy with, by its own word.
-func (m *matrix) queries(t *testing.T) int {
+// becomes waits until InfluxDB is busy with our questions or idle, by its own word.
+func (m *matrix) becomes(t *testing.T, what string) {
 	t.Helper()
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	resp, err := client.Get(m.server.URL + "/query?" + url.Values{"q": {"SHOW QUERIES"}}.Encode())
-	if err != nil {
-		t.Error(err)
-		return 0
-	}
-	defer resp.Body.Close()
-	var said struct {
-		Results []struct{ Series []struct{ Values [][]any } }
-	}
-	if err := json.NewDecoder(resp.Body).Decode(&said); err != nil {
-		t.Error(err)
-		return 0
-	}
-	n := 0
-	for _, running := range said.Results[0].Series[0].Values {
-		if text := fmt.Sprint(running); !strings.Contains(text, "SHOW QUERIES") {
-			n++
+	took := until(t, time.Second, "InfluxDB is "+what, func() error {
+		got := ask(nil, http.MethodGet, m.server.URL+"/query?q=SHOW+QUERIES")
+		n := strings.Count(got.body, `"SELECT `)
+		if !strings.Contains(got.body, "SHOW QUERIES") || (n > 0) != (what == "busy") {
+			return fmt.Errorf("%d run, %v", n, got.err)
 		}
-	}
-	return n
-}
-
-// noQueries waits until InfluxDB is idle.
-func (m *matrix) noQueries(t *testing.T, within time.Duration) {
-	t.Helper()
-	began := time.Now()
-	for m.queries(t) > 0 {
-		if time.Since(began) > within {
-			t.Errorf("%d queries still run after %v", m.queries(t), within)
-			return
-		}
-	}
-	m.note("queries gone after %v", time.Since(began).Round(time.Millisecond))
+		return nil
+	})
+	m.note("%s after %v", what, took.Round(time.Millisecond))
 }

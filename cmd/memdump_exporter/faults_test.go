@@ -5,31 +5,24 @@ package main
 import (
 	"bufio"
 	"cmp"
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
 	"net"
 	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	toxiproxy "github.com/Shopify/toxiproxy/v2"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
-	"github.com/prometheus/common/expfmt"
-	"github.com/prometheus/common/model"
-	"github.com/rs/zerolog"
 
 	"memdump_exporter/influx/influxtest"
 )
@@ -46,7 +39,8 @@ type row struct {
 	off []edit
 }
 
-type edit struct{ file, old, new string }
+// edit replaces what stands once in all of the exporter's source.
+type edit struct{ old, new string }
 
 // rows is the whole matrix.
 func rows() []row {
@@ -57,15 +51,13 @@ const (
 	rowsInAll = 94
 	// canary is the token that is sent to InfluxDB. It must not come out anywhere.
 	canary = "canary-9f2c81d4"
-	// announced is the scrapers' timeout, in seconds.
-	announced = 3
+	// announced is the scrapers' timeout, in seconds, and patient one that does not matter.
+	announced, patient = 3, 30
 	// moreMiB is how much more memory than idle a fault may cost, in MiB.
 	moreMiB = 24
 	// mostTaken is how much of an answer may be taken from its writer, in bytes: the
 	// largest bound of an answer, and what the kernel holds.
 	mostTaken = 48 << 20
-	// settleTime is in how long everything that a fault took is given back.
-	settleTime = 2 * time.Second
 )
 
 // TestFaults runs the matrix on the built exporter, and prints a line for each row.
@@ -83,11 +75,10 @@ func TestFaults(t *testing.T) {
 		case r.run == nil:
 			result, remark = "elsewhere", r.tested
 		default:
-			began, ran, left := time.Now(), false, ""
+			began, ran := time.Now(), false
+			m.left, m.remarks, m.subject.peak = "", nil, 0
 			if !t.Run(r.id, func(t *testing.T) {
 				ran = true
-				m.left, m.subject.peak = "", 0
-				defer func() { left = m.left }()
 				r.run(t, m)
 			}) {
 				result = "FAILED"
@@ -98,12 +89,13 @@ func TestFaults(t *testing.T) {
 			if m.subject.peak > 0 {
 				m.note("peak %.1f MiB, idle %.1f", m.subject.peak, m.subject.idle)
 			}
-			if remark = fmt.Sprintf("%.1f s; %s", time.Since(began).Seconds(), m.said()); left != "" {
-				result, remark = "not tried", left
+			remark = strings.Join(append([]string{fmt.Sprintf("%.1f s", time.Since(began).Seconds())}, m.remarks...), "; ")
+			if m.left != "" {
+				result, remark = "not tried", m.left
 			}
 		}
 		sums[result]++
-		fmt.Printf("%-4s%-15s%s (%s)\n", r.id, result, r.what, strings.TrimSuffix(remark, "; "))
+		fmt.Printf("%-4s%-15s%s (%s)\n", r.id, result, r.what, remark)
 	}
 	fmt.Printf("%d rows:", rowsInAll)
 	for _, result := range slices.Sorted(maps.Keys(sums)) {
@@ -114,72 +106,71 @@ func TestFaults(t *testing.T) {
 
 // TestSabotage switches the guard of each row off, and wants the row to fail.
 func TestSabotage(t *testing.T) {
+	flags := map[string]string{} // all of them first: an edit that no longer fits is soon known
 	for _, r := range rows() {
-		if len(r.off) == 0 {
+		if len(r.off) > 0 {
+			flags[r.id] = overlay(t, r.off...)
+		}
+	}
+	for _, r := range rows() {
+		if flags[r.id] == "" {
 			continue
 		}
 		t.Run(r.id, func(t *testing.T) {
-			file := overlay(t, r.off...)
 			cmd := exec.Command(os.Args[0], "-test.run=^TestFaults$/^"+r.id+"$", "-test.v")
-			cmd.Env = append(os.Environ(), "GOFLAGS=-overlay="+file)
+			cmd.Env = append(os.Environ(), flags[r.id])
 			output, err := cmd.CombinedOutput()
 			if !strings.Contains(string(output), "--- FAIL: TestFaults/"+r.id+" ") {
 				t.Errorf("it does not fail: %v\n%s", err, output)
 				return
 			}
-			fmt.Printf("%-4sred without its guard: %s\n", r.id, firstError(string(output)))
+			_, message, _ := strings.Cut(string(output), "_test.go:")
+			_, message, _ = strings.Cut(message, ": ")
+			message, _, _ = strings.Cut(message, "\n")
+			fmt.Printf("%-4sred without its guard: %.160s\n", r.id, message)
 		})
 	}
 }
 
-// overlay is a file for the go command's flag -overlay, by which it reads the source
-// with edits.
+// overlay is the setting with which the go command reads the source with edits.
 func overlay(t *testing.T, edits ...edit) string {
 	t.Helper()
-	root, err := filepath.Abs("../..")
-	if err != nil {
-		t.Fatal(err)
-	}
-	replaced := map[string]string{}
+	var made struct{ Replace map[string]string }
 	if before, ok := strings.CutPrefix(os.Getenv("GOFLAGS"), "-overlay="); ok { // of a sabotage
 		text, err := os.ReadFile(before)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := json.Unmarshal(text, &struct{ Replace *map[string]string }{&replaced}); err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
+		must(t, json.Unmarshal(text, &made))
+	} else {
+		made.Replace = map[string]string{}
 	}
+	var files []string
+	for _, pattern := range []string{"*.go", "../../collector/*.go", "../../collector/ranges/*.go", "../../influx/*.go"} {
+		found, err := filepath.Glob(pattern)
+		must(t, err)
+		files = append(files, found...)
+	}
+	dir := t.TempDir()
 	for i, e := range edits {
-		file := filepath.Join(root, e.file)
-		source, err := os.ReadFile(cmp.Or(replaced[file], file))
-		if err != nil {
-			t.Fatal(err)
+		places := 0
+		for _, file := range files {
+			file, err := filepath.Abs(file)
+			must(t, err)
+			source, err := os.ReadFile(cmp.Or(made.Replace[file], file))
+			must(t, err)
+			if n := strings.Count(string(source), e.old); n > 0 && !strings.HasSuffix(file, "_test.go") {
+				places += n
+				made.Replace[file] = filepath.Join(dir, fmt.Sprint(i, ".go"))
+				write(t, made.Replace[file], strings.Replace(string(source), e.old, e.new, 1))
+			}
 		}
-		if n := strings.Count(string(source), e.old); n != 1 {
-			t.Fatalf("%s holds %d of %q, want 1", e.file, n, e.old)
-		}
-		replaced[file] = filepath.Join(t.TempDir(), fmt.Sprint(i))
-		write(t, replaced[file], strings.Replace(string(source), e.old, e.new, 1))
-	}
-	text, err := json.Marshal(map[string]any{"Replace": replaced})
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "overlay.json")
-	write(t, file, string(text))
-	return file
-}
-
-// firstError is the first message of a test that failed.
-func firstError(output string) string {
-	for line := range strings.Lines(output) {
-		if _, text, found := strings.Cut(line, "_test.go:"); found {
-			_, text, _ = strings.Cut(text, ": ")
-			return fmt.Sprintf("%.160s", strings.TrimSpace(text))
+		if places != 1 {
+			t.Fatalf("the source holds %d of %q, want 1", places, e.old)
 		}
 	}
-	return "no message"
+	text, err := json.Marshal(made)
+	must(t, err)
+	write(t, filepath.Join(dir, "overlay.json"), string(text))
+	return "GOFLAGS=-overlay=" + filepath.Join(dir, "overlay.json")
 }
 
 // matrix is what the rows share: one exporter before one InfluxDB, through all of them.
@@ -190,141 +181,43 @@ type matrix struct {
 	toxic   *toxiproxy.Proxy // another way to InfluxDB
 	subject *subject         // behind front
 	left    string           // why a row could not be tried
+	remarks []string
 
 	storeSlow sync.Once
 	many      *influxtest.History // in slowDatabase
-
-	mu      sync.Mutex
-	remarks []string
 }
 
 func newMatrix(t *testing.T) *matrix {
 	m := &matrix{server: influxtest.MustStart(t), history: influxtest.Believable(5, time.Now())}
 	store(t, m.server, "vmstats", m.history)
 	m.front = newFront(t, m.server.URL)
-	zerolog.SetGlobalLevel(zerolog.Disabled)
-	toxics := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
-	m.toxic = toxiproxy.NewProxy(toxics, "influxdb", "127.0.0.1:0", strings.TrimPrefix(m.server.URL, "http://"))
-	if err := m.toxic.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(m.toxic.Stop)
-	m.subject = m.start(t, m.front.URL)
+	m.toxic = newToxic(t, m.server.URL)
+	m.subject = m.start(t, nil, m.front.URL)
 	return m
 }
 
 // note is said beside the row's result.
 func (m *matrix) note(format string, args ...any) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	m.remarks = append(m.remarks, fmt.Sprintf(format, args...))
 }
 
-func (m *matrix) said() string {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	said := strings.Join(m.remarks, "; ")
-	m.remarks = nil
-	return said
-}
-
-// skip leaves a row out that this machine does not let be tried.
-func (m *matrix) skip(t *testing.T, format string, args ...any) {
-	m.left = fmt.Sprintf(format, args...)
-	t.Skip(m.left)
-}
-
-// front stands before InfluxDB and answers one question as a row says, byte for byte.
-type front struct {
-	*httptest.Server
-
-	mu     sync.Mutex
-	on     []string // parts of the questions that are answered so, or paths
-	answer script
-	asked  int   // these
-	sent   int64 // bytes of the longest of the answers
-
-	others atomic.Int64 // questions that were answered by InfluxDB
-}
-
-// script writes whatever it likes; then the connection is closed.
-type script func(conn *countingConn, r *http.Request)
-
-const (
-	sumQuestion     = `SUM("gzip_size_bytes")`
-	recordsQuestion = `"dump_path"`
-)
-
-func newFront(t *testing.T, influxdb string) *front {
-	target, err := url.Parse(influxdb)
-	if err != nil {
-		t.Fatal(err)
+// own is how a command runs in a namespace of its own. The row is left out where this
+// machine does not let it.
+func (m *matrix) own(t *testing.T, namespace, script string, args ...string) []string {
+	command := append([]string{"unshare", "--map-root-user", namespace, "sh", "-c", script + ` && exec "$@"`, "sh"}, args...)
+	if output, err := exec.Command(command[0], append(command[1:], "true")...).CombinedOutput(); err != nil {
+		m.left = fmt.Sprintf("unshare %s: %s", namespace, strings.TrimSpace(string(output)))
+		t.Skip(m.left)
 	}
-	proxy := httputil.NewSingleHostReverseProxy(target)
-	transport := &http.Transport{MaxIdleConnsPerHost: 16}
-	proxy.Transport = transport
-	proxy.ErrorLog = errorLog(discard{}) // an exporter that leaves is what is tested
-	f := &front{}
-	f.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if answer := f.match(r); answer != nil {
-			conn, _, err := http.NewResponseController(w).Hijack()
-			if err != nil {
-				panic(err)
-			}
-			defer conn.Close()
-			counting := &countingConn{TCPConn: conn.(*net.TCPConn)}
-			answer(counting, r)
-			f.mu.Lock()
-			defer f.mu.Unlock()
-			f.sent = max(f.sent, counting.sent)
-			return
-		}
-		proxy.ServeHTTP(w, r)
-		f.others.Add(1)
-	}))
-	t.Cleanup(func() { f.Close(); transport.CloseIdleConnections() })
-	return f
-}
-
-func (f *front) match(r *http.Request) script {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.answer == nil || !slices.ContainsFunc(f.on, func(part string) bool {
-		return part == r.URL.Path || strings.Contains(r.URL.Query().Get("q"), part)
-	}) {
-		return nil
-	}
-	f.asked++
-	return f.answer
-}
-
-// set changes what is answered to whom, and returns how often it was, and how many
-// bytes were taken at most.
-func (f *front) set(a script, on ...string) (asked int, sent int64) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	asked, sent = f.asked, f.sent
-	f.answer, f.on, f.asked, f.sent = a, on, 0, 0
-	return asked, sent
-}
-
-type countingConn struct {
-	*net.TCPConn
-	sent int64
-}
-
-func (c *countingConn) Write(p []byte) (int, error) {
-	n, err := c.TCPConn.Write(p)
-	c.sent += int64(n)
-	return n, err
+	return command
 }
 
 // subject is an exporter that is looked at from all sides.
 type subject struct {
 	*exporter
-	m          *matrix
-	token      string  // file
-	goroutines float64 // when idle, as files and MiB
+	history    *influxtest.History // what it should tell of
+	token      string              // file
+	goroutines float64             // when idle, as files and MiB
 	files      int
 	idle       float64
 	peak       float64 // MiB, of this row
@@ -332,29 +225,10 @@ type subject struct {
 	logged     int
 }
 
-// start starts an exporter that asks there, and asks it for everything before it is
-// measured. It asks each figure once a scrape, whatever happens.
-func (m *matrix) start(t *testing.T, influxdb string, args ...string) *subject {
-	t.Helper()
-	return m.startAs(t, nil, influxdb, args...)
-}
-
-// startAs does that by a command that runs "$@", such as nice.
-func (m *matrix) startAs(t *testing.T, by []string, influxdb string, args ...string) *subject {
-	t.Helper()
-	s := m.run(t, by, influxdb, args...)
-	for range 2 {
-		if !strings.Contains(s.fetch(t, "/metrics", patient...).body, "\nmemdump_up 1") {
-			break
-		}
-		s.fetch(t, "/records?limit=10000")
-		s.fetch(t, "/")
-	}
-	s.measure(t)
-	return s
-}
-
-func (m *matrix) run(t *testing.T, by []string, influxdb string, args ...string) *subject {
+// start starts an exporter that asks there, by a command that runs "$@", such as nice, or
+// none; and asks it for everything before it notes what it is like when idle. It asks each
+// figure once a scrape, whatever happens.
+func (m *matrix) start(t *testing.T, by []string, influxdb string, args ...string) *subject {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "token")
 	write(t, file, canary)
@@ -362,89 +236,53 @@ func (m *matrix) run(t *testing.T, by []string, influxdb string, args ...string)
 		"--influx.url=" + influxdb, "--influx.token-file=" + file}, args)
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
-	return &subject{exporter: start(t, cmd), m: m, token: file}
+	s := &subject{exporter: start(t, cmd), history: m.history, token: file}
+	for i := 0; i < 2 && s.metrics(t, patient).whole(); i++ {
+		s.fetch(t, "/records?limit=10000")
+		s.fetch(t, "/")
+	}
+	s.measure(t)
+	return s
 }
 
-// measure notes what the exporter is like when idle.
 func (s *subject) measure(t *testing.T) {
 	t.Helper()
-	now := s.parse(t, s.fetch(t, "/metrics", patient...).body)
-	s.counted = now.counts()
-	s.goroutines, s.files, s.idle = now.goroutines(), s.openFiles(t), s.peakMiB(t)
+	now := s.recount(t, s.metrics(t, patient))
+	s.goroutines, s.files, s.idle = now.value("go_goroutines"), s.openFiles(t), s.peakMiB(t)
 }
 
-func (f families) goroutines() float64 { return f.gauges("go_goroutines")["go_goroutines"] }
-
-// counts are the failures so far by query and reason.
-func (f families) counts() map[string]float64 {
-	counts := map[string]float64{}
-	for _, m := range f["memdump_query_errors_total"].GetMetric() {
-		counts[label(m, "query")+"/"+label(m, "reason")] = m.GetCounter().GetValue()
-	}
-	return counts
-}
-
-// patient is the header of a scraper for which what is asked for does not matter.
-var patient = []string{"X-Prometheus-Scrape-Timeout-Seconds", "20"}
-
-func (s *subject) openFiles(t *testing.T) int {
+// recount counts failures from an answer on.
+func (s *subject) recount(t *testing.T, got reply) families {
 	t.Helper()
-	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.proc.Pid()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(files)
-}
-
-// reply is what a client was answered.
-type reply struct {
-	status int // 0: no whole answer
-	header http.Header
-	body   string
-	took   time.Duration
-	err    error
+	found := s.parse(t, got.body)
+	s.counted = found.failures()
+	return found
 }
 
 // fetch asks on a connection of its own; header is a list of names and values.
 func (s *subject) fetch(t *testing.T, path string, header ...string) reply {
-	began := time.Now()
-	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL+path, nil)
-	if err != nil {
-		return reply{err: err}
-	}
-	req.Header.Set("X-Prometheus-Scrape-Timeout-Seconds", fmt.Sprint(announced))
-	for i := 0; i < len(header); i += 2 {
-		req.Header.Set(header[i], header[i+1])
-	}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	resp, err := client.Do(req)
-	if err != nil {
-		return reply{err: err, took: time.Since(began)}
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	r := reply{resp.StatusCode, resp.Header, string(body), time.Since(began), err}
+	r := ask(nil, http.MethodGet, s.URL+path, append([]string{timeoutHeader, fmt.Sprint(announced)}, header...)...)
 	if strings.Contains(r.body+fmt.Sprint(r.header), canary) {
 		t.Errorf("the token is in the answer to %s:\n%s", path, r.body)
 	}
-	if err != nil {
-		r.status = 0
-	}
 	return r
+}
+
+// metrics scrapes with so many seconds' patience.
+func (s *subject) metrics(t *testing.T, seconds any) reply {
+	return s.fetch(t, "/metrics", timeoutHeader, fmt.Sprint(seconds))
+}
+
+func (s *subject) patiently(t *testing.T) func() reply {
+	return func() reply { return s.metrics(t, patient) }
 }
 
 // parse reads an exposition, and has it judged by promlint.
 func (s *subject) parse(t *testing.T, text string) families {
 	t.Helper()
-	parser := expfmt.NewTextParser(model.UTF8Validation)
-	found, err := parser.TextToMetricFamilies(strings.NewReader(text))
-	if err != nil {
-		t.Fatalf("%v in\n%s", err, text)
-	}
-	problems, err := promlint.New(strings.NewReader(text)).Lint()
-	if err != nil || len(problems) > 0 {
+	found, err := parseText(text)
+	must(t, err)
+	if problems, err := promlint.New(strings.NewReader(text)).Lint(); err != nil || len(problems) > 0 {
 		t.Errorf("promlint: %v %v", problems, err)
 	}
 	return found
@@ -452,24 +290,28 @@ func (s *subject) parse(t *testing.T, text string) families {
 
 // seen is what must be seen of a fault during one scrape.
 type seen struct {
-	reason  string        // for which the queries fail; empty: none may
-	queries []string      // that do; nil: compressed_bytes
-	values  expected      // of the others; zero: the truth
-	within  time.Duration // 0: the scraper's timeout
-	timeout int           // that, in seconds; 0: announced
-	records bool          // /records must fail, too
+	reason  string         // for which the queries fail; empty: none may
+	queries []string       // that meet the fault; nil: compressed_bytes
+	change  func(expected) // of the truth
+	within  time.Duration  // 0: the scraper's timeout
+	timeout int            // that, in seconds; 0: announced
+	records bool           // /records must fail, too
+	repeats bool           // net/http may ask again, on another connection, where nothing came
 }
+
+func fails(reason string, queries ...string) seen { return seen{reason: reason, queries: queries} }
 
 func all() []string { return slices.Sorted(maps.Keys(gaugeOf)) }
 
 // sees makes a scrape while something is wrong.
-func (s *subject) sees(t *testing.T, want seen) {
+func (s *subject) sees(t *testing.T, want seen) reply {
 	t.Helper()
 	records := make(chan reply, 1)
 	if want.records {
 		go func() { records <- s.fetch(t, "/records") }()
 	}
-	s.holds(t, want, s.fetch(t, "/metrics", "X-Prometheus-Scrape-Timeout-Seconds", fmt.Sprint(cmp.Or(want.timeout, announced))))
+	got := s.metrics(t, cmp.Or(want.timeout, announced))
+	s.holds(t, want, got)
 	if want.records {
 		r := <-records
 		var said struct{ Error string }
@@ -481,6 +323,7 @@ func (s *subject) sees(t *testing.T, want seen) {
 			t.Errorf("/records is HTTP %d without an error: %.300s", r.status, r.body)
 		}
 	}
+	return got
 }
 
 // holds compares an answer with what must be seen.
@@ -492,109 +335,100 @@ func (s *subject) holds(t *testing.T, want seen, got reply) {
 	if within := cmp.Or(want.within, time.Duration(cmp.Or(want.timeout, announced))*time.Second); got.took > within {
 		t.Errorf("answered in %v, want at most %v", got.took, within)
 	}
-	values := want.values
-	if values.values == nil {
-		values = truth(s.m.history)
-	}
-	if want.queries == nil {
-		want.queries = []string{"compressed_bytes"}
+	values, failures := truth(s.history), maps.Clone(s.counted)
+	if want.change != nil {
+		want.change(values)
 	}
 	if want.reason != "" {
-		values = values.but(want.reason, want.queries...)
-	}
-	found := s.parse(t, got.body)
-	values.shown(t, found)
-	counts := found.counts()
-	for key, count := range counts {
-		query, reason, _ := strings.Cut(key, "/")
-		step := 0.0
-		if reason == want.reason && slices.Contains(want.queries, query) {
-			step = 1
-		}
-		if count-s.counted[key] != step {
-			t.Errorf("memdump_query_errors_total of %s went from %v to %v, want %v more", key, s.counted[key], count, step)
+		values = values.but(want.reason, want.of()...)
+		for _, query := range want.of() {
+			failures[query+"/"+want.reason]++
 		}
 	}
-	s.counted = counts
+	before := s.counted
+	values.shown(t, s.recount(t, got))
+	if !maps.Equal(s.counted, failures) {
+		t.Errorf("failures %v became %v, want %v", before, s.counted, failures)
+	}
+}
+
+func (want seen) of() []string {
+	if want.queries == nil {
+		return []string{"compressed_bytes"}
+	}
+	return want.queries
+}
+
+// trueOrAbsent makes sure that each figure of an answer is the one or the other.
+func (s *subject) trueOrAbsent(t *testing.T, got reply) {
+	t.Helper()
+	found, want := s.parse(t, got.body), truth(s.history)
+	for query, gauge := range gaugeOf {
+		if _, there := found[gauge]; there && found.value(gauge) != want.values[query] {
+			t.Errorf("%s is %v, want %v", gauge, found.value(gauge), want.values[query])
+		}
+	}
 }
 
 // recovers makes sure that nothing of a fault is left.
 func (s *subject) recovers(t *testing.T) {
 	t.Helper()
-	select {
-	case <-s.proc.Done():
-		t.Fatalf("the exporter has ended: %v", s.proc.Err())
-	default:
-	}
-	green := s.fetch(t, "/metrics")
-	s.holds(t, seen{}, green)
+	s.sees(t, seen{})
 	open := s.fetch(t, "/metrics", "Accept", "application/openmetrics-text; version=1.0.0")
-	body, ended := strings.CutSuffix(open.body, "# EOF\n")
-	if !ended || !strings.HasPrefix(open.header.Get("Content-Type"), "application/openmetrics-text") {
+	if !strings.HasSuffix(open.body, "\n# EOF\n") || !strings.HasPrefix(open.header.Get("Content-Type"), "application/openmetrics-text") {
 		t.Errorf("%q does not end as OpenMetrics does", open.header)
 	}
-	truth(s.m.history).shown(t, s.parseOpen(t, body))
+	// The samples alone, as a counter's family has another name in the older form.
+	found, err := parseText(regexp.MustCompile("(?m)^#.*\n").ReplaceAllString(open.body, ""))
+	must(t, err)
+	truth(s.history).shown(t, found)
 	if page := s.fetch(t, "/"); page.status != http.StatusOK {
 		t.Errorf("the page: HTTP %d, %v", page.status, page.err)
 	}
 	s.settles(t)
-	if peak := s.peakMiB(t); peak > s.idle+moreMiB {
-		t.Errorf("peak memory %.1f MiB, %.1f MiB when idle", peak, s.idle)
-	} else {
-		s.peak = max(s.peak, peak)
+	if s.peak = max(s.peak, s.peakMiB(t)); s.peak > s.idle+moreMiB {
+		t.Errorf("peak memory %.1f MiB, %.1f MiB when idle", s.peak, s.idle)
 	}
-	log := s.Logs()
-	if strings.Contains(log[s.logged:], canary) {
-		t.Errorf("the token is in the log:\n%s", log[s.logged:])
+	log := s.Logs()[s.logged:]
+	s.logged += len(log)
+	if strings.Contains(log, canary) {
+		t.Errorf("the token is in the log:\n%s", log)
 	}
-	for line := range strings.Lines(log[s.logged:]) {
+	for line := range strings.Lines(log) {
 		if len(line) > 1024 && !strings.Contains(line, "stack=") {
 			t.Errorf("a line of %d bytes in the log: %.300s", len(line), line)
 		}
 	}
-	s.logged = len(log)
-}
-
-// parseOpen reads OpenMetrics by the older form's parser, in which a counter's family
-// has the name of its samples.
-func (s *subject) parseOpen(t *testing.T, text string) families {
-	t.Helper()
-	var older strings.Builder
-	help := ""
-	for line := range strings.Lines(text) {
-		if strings.HasPrefix(line, "# HELP ") {
-			help = line
-			continue
-		}
-		if name, isCounter := strings.CutSuffix(strings.TrimPrefix(line, "# TYPE "), " counter\n"); isCounter {
-			help, line = strings.Replace(help, name, name+"_total", 1), "# TYPE "+name+"_total counter\n"
-		}
-		older.WriteString(help + line)
-		help = ""
-	}
-	return s.parse(t, older.String())
 }
 
 // settles waits until goroutines and open files are as they were when idle, with two
 // more of the connections to InfluxDB that are kept.
 func (s *subject) settles(t *testing.T) {
 	t.Helper()
-	for until := time.Now().Add(settleTime); ; {
-		files, goroutines := s.openFiles(t), s.parse(t, s.fetch(t, "/metrics", patient...).body).goroutines()
-		if files <= s.files+2 && goroutines <= s.goroutines+4 {
-			return
+	until(t, 2*time.Second, "all is given back", func() error {
+		files, goroutines := s.openFiles(t), s.parse(t, s.metrics(t, patient).body).value("go_goroutines")
+		if files > s.files+2 || goroutines > s.goroutines+4 {
+			return fmt.Errorf("%d open files and %v goroutines, %d and %v when idle", files, goroutines, s.files, s.goroutines)
 		}
-		if time.Now().After(until) {
-			t.Errorf("%d open files and %v goroutines, %d and %v when idle", files, goroutines, s.files, s.goroutines)
-			return
-		}
-	}
+		return nil
+	})
 }
 
-// forgetPeak makes the peak of memory begin anew.
+// forgetPeak makes the peak of memory begin anew. Where that is not allowed, it is that of
+// all rows so far.
 func (s *subject) forgetPeak() {
-	// Where it is not allowed, the peak is that of all rows so far.
 	_ = os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", s.proc.Pid()), []byte("5"), 0)
+}
+
+// dial opens a connection to the exporter, until the test ends, and says something.
+func (s *subject) dial(t *testing.T, said string) (net.Conn, *bufio.Reader) {
+	t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))
+	must(t, err)
+	t.Cleanup(func() { conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	go io.WriteString(conn, said)
+	return conn, bufio.NewReader(conn)
 }
 
 // oneCase is one form of a row's fault.
@@ -602,54 +436,50 @@ type oneCase struct {
 	name   string
 	answer script
 	seen
-	on     []string // nil: the sum
-	asked  int      // 0: once; less: any number, as net/http repeats on another connection where nothing came
-	values func(e expected)
+}
+
+// questionOf is a part of each query's question that no other has.
+var questionOf = map[string]string{
+	"compressed_bytes": sumQuestion, "dumped_vms": `LAST("sha256")`, "duration_mean": `SUM("duration_sec")`,
+	"last_dump": `"sha256" AS "value" FROM "mem_dumps" ORDER`, "monitored_vms": `GROUP BY "VMID"`,
+	"records": `"dump_path"`, "ping": "/ping",
 }
 
 // cases answer one question of a scrape as no InfluxDB should, and the others truly.
-func cases(list ...oneCase) func(*testing.T, *matrix) {
+func cases(groups ...[]oneCase) func(*testing.T, *matrix) {
 	return func(t *testing.T, m *matrix) {
-		s := m.subject
-		for _, c := range list {
+		for _, c := range slices.Concat(groups...) {
 			t.Run(c.name, func(t *testing.T) {
-				on := c.on
-				if on == nil {
-					on = []string{sumQuestion}
+				var on []string
+				for _, query := range c.of() {
+					on = append(on, questionOf[query])
 				}
 				if c.records {
-					on = append(slices.Clone(on), recordsQuestion)
+					on = append(on, questionOf["records"])
 				}
-				s.forgetPeak()
-				if c.values != nil {
-					c.seen.values = truth(m.history)
-					c.values(c.seen.values)
-				}
+				m.subject.forgetPeak()
 				m.front.set(c.answer, on...)
-				s.sees(t, c.seen)
+				m.subject.sees(t, c.seen)
 				asked, sent := m.front.set(nil)
-				want := 1
-				if c.records {
-					want = 2
-				}
-				if c.asked == 0 && asked != want {
-					t.Errorf("asked %d times, want %d", asked, want)
+				if !c.repeats && asked != len(on) {
+					t.Errorf("asked %d times, want %d", asked, len(on))
 				}
 				if sent > mostTaken {
 					t.Errorf("%d bytes of the answer were taken", sent)
 				}
-				s.recovers(t)
+				m.subject.recovers(t)
 			})
 		}
 	}
 }
 
 // transport are cases of what happens below the answer: the records meet it, too.
-func transport(list ...oneCase) func(*testing.T, *matrix) {
+func transport(groups ...[]oneCase) func(*testing.T, *matrix) {
+	list := slices.Concat(groups...)
 	for i := range list {
 		list[i].records = list[i].reason != ""
 	}
-	return cases(list...)
+	return cases(list)
 }
 
 // raw answers with bytes.
@@ -657,21 +487,22 @@ func raw(bytes string) script {
 	return func(conn *countingConn, _ *http.Request) { _, _ = io.WriteString(conn, bytes) }
 }
 
-// status answers well-formed, with any status; header are whole lines.
-func status(code int, body string, header ...string) script {
-	text := fmt.Sprintf("HTTP/1.1 %d Such\r\nContent-Length: %d\r\n", code, len(body))
-	for _, line := range header {
-		text += line + "\r\n"
-	}
-	return raw(text + "\r\n" + body)
+// whole is an answer as HTTP wants it, around a body.
+func whole(body string) string {
+	return fmt.Sprintf("%sContent-Length: %d\r\n\r\n%s", head200, len(body), body)
 }
 
-func ok(body string) script { return status(http.StatusOK, body, "Content-Type: application/json") }
+func ok(body string) script { return raw(whole(body)) }
 
-// value is an answer to the question for the sum.
-func value(v string) string {
-	return `{"results":[{"statement_id":0,"series":[{"name":"mem_dumps","columns":["time","value"],"values":[[0,` + v + `]]}]}]}`
+// table is an answer of one row; value is one to the question for the sum.
+func table(columns, row string) string {
+	return `{"results":[{"statement_id":0,"series":[{"name":"mem_dumps","columns":[` + columns + `],"values":[[` + row + `]]}]}]}`
 }
+
+func value(v string) string { return table(`"time","value"`, "0,"+v) }
+
+// sum is the true answer to that question.
+func (m *matrix) sum() string { return value(fmt.Sprint(m.history.Truth(0, 0).CompressedBytes)) }
 
 // endless writes a head and then the same again and again, up to 10 GiB.
 func endless(head, again string) script {
@@ -723,24 +554,11 @@ func (m *matrix) carry(conn *countingConn, r *http.Request) {
 // poison adds a toxic until the test ends.
 func (m *matrix) poison(t *testing.T, kind, attributes string) {
 	t.Helper()
-	toxic, err := m.toxic.Toxics.AddToxicJson(strings.NewReader(fmt.Sprintf(`{"type":%q,"attributes":{%s}}`, kind, attributes)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	remove, err := poison(m.toxic, kind, attributes)
+	must(t, err)
 	t.Cleanup(func() {
-		if err := m.toxic.Toxics.RemoveToxic(context.Background(), toxic.Name); err != nil {
+		if err := remove(); err != nil {
 			t.Error(err)
 		}
 	})
-}
-
-// dial opens a connection to the exporter, until the test ends.
-func (s *subject) dial(t *testing.T) (net.Conn, *bufio.Reader) {
-	t.Helper()
-	conn, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	return conn, bufio.NewReader(conn)
 }

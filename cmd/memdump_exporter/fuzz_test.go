@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"io"
 	"net"
 	"net/http"
@@ -23,32 +22,18 @@ func FuzzRequest(f *testing.F) {
 		"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "GET /../..//metrics HTTP/1.1\r\nHost: x\r\n\r\n",
 		"HEAD /openapi.json HTTP/1.1\r\nHost: x\r\nAccept: */*\r\n\r\n", "CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n", "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
 		"GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: application/openmetrics-text\r\nAccept-Encoding: gzip, zstd\r\nExpect: 100-continue\r\n\r\n",
+		"X /!\"$%ff HTTP/1.1\r\nHost: x\r\nUser-Agent: /!\r\n\r\n", "TRACE /[`{ HTTP/1.1\r\nHost: x\r\n\r\n", strings.Repeat("\x00", 20_000) + "\r\n\r\n",
 		"GET /api/memory-dumps/records?vmid=%00 HTTP/1.1\r\nHost: x\r\n\r\n", "GET /" + strings.Repeat("a", 17<<10) + " HTTP/1.1\r\nHost: x\r\n\r\n",
 	} {
 		f.Add([]byte(raw))
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	stderr := &screen{pattern: listening, found: make(chan string, 1)}
-	ended := make(chan error, 1)
-	go func() {
-		// Nobody listens at port 1.
-		ended <- run(ctx, []string{"--web.listen-address=127.0.0.1:0", "--influx.url=http://127.0.0.1:1"}, io.Discard, stderr)
-	}()
-	address := firstAddress(f, stderr, ended)
-	f.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
-			f.Error(err)
-		}
-	})
+	address := runHere(f)
 	var before string
 	var inputs atomic.Int64
 	meant := []int{200, 301, 307, 400, 404, 405, 408, 413, 414, 417, 431, 501, 502, 503, 505}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		conn, err := net.Dial("tcp", address)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		defer conn.Close()
 		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
 		_, _ = conn.Write(raw) // fails where the server has seen enough
@@ -90,15 +75,4 @@ func ownSeries(text string) (series, panics string) {
 		}
 	}
 	return series, panics
-}
-
-func firstAddress(f *testing.F, stderr *screen, ended <-chan error) string {
-	f.Helper()
-	select {
-	case address := <-stderr.found:
-		return address
-	case err := <-ended:
-		f.Fatal(err)
-	}
-	return ""
 }

@@ -108,14 +108,7 @@ func (s *screen) Write(p []byte) (int, error) {
 }
 
 func TestRun_servesUntilItsContextEnds(t *testing.T) {
-	ctx, stop := context.WithCancel(t.Context())
-	stderr := &screen{pattern: listening, found: make(chan string, 1)}
-	ended := make(chan error, 1)
-	go func() {
-		// Nobody listens at port 1: every query fails, and everything is answered all the same.
-		ended <- run(ctx, []string{"--web.listen-address=127.0.0.1:0", "--influx.url=http://127.0.0.1:1"}, stderr, stderr)
-	}()
-	base := "http://" + <-stderr.found
+	base := "http://" + runHere(t)
 	for path, want := range map[string]string{
 		"/-/healthy": "memdump_exporter is healthy.", "/-/ready": "memdump_exporter is ready.",
 		"/metrics": "memdump_up 0", "/": `<a href="/metrics">`,
@@ -131,18 +124,37 @@ func TestRun_servesUntilItsContextEnds(t *testing.T) {
 		t.Errorf("the page does not tell how each query went:\n%s", body)
 	}
 	get(t, base+"/no/such", http.StatusNotFound)
-	stop()
-	if err := <-ended; err != nil {
-		t.Error(err)
+}
+
+// runHere runs the exporter in this process until the test ends. Nobody listens at port 1:
+// every query fails, and everything is answered all the same.
+func runHere(tb testing.TB) (address string) {
+	tb.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	stderr := &screen{pattern: listening, found: make(chan string, 1)}
+	ended := make(chan error, 1)
+	go func() {
+		ended <- run(ctx, []string{"--web.listen-address=127.0.0.1:0", "--influx.url=http://127.0.0.1:1"}, io.Discard, stderr)
+		close(ended)
+	}()
+	tb.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			tb.Error(err)
+		}
+	})
+	select {
+	case address = <-stderr.found:
+	case err := <-ended:
+		tb.Fatal(err)
 	}
+	return address
 }
 
 // TestExporter_unasked: what a server sends behind its answer is in no log.
 func TestExporter_unasked(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	var ended sync.WaitGroup
 	ended.Go(func() {
 		for {
@@ -175,20 +187,16 @@ func TestExporter_unasked(t *testing.T) {
 // TestExporter_letsRequestsFinish: a scrape in flight at SIGTERM is answered, and the process ends with 0.
 func TestExporter_letsRequestsFinish(t *testing.T) {
 	server := influxtest.MustStart(t)
-	w := watchInfluxDB(t, server)
-	w.hold = "SELECT"
+	w := newFront(t, server.URL)
+	held := w.hold("SELECT")
 	e := startExporter(t, []string{"INFLUX_URL=" + w.URL})
 	body := make(chan string, 1)
 	go func() { body <- get(t, e.URL+"/metrics", http.StatusOK, "X-Prometheus-Scrape-Timeout-Seconds", "2") }()
-	<-w.held
+	<-held
 	silent, err := net.Dial("tcp", strings.TrimPrefix(e.URL, "http://")) // must not hold it up
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer silent.Close()
-	if err := syscall.Kill(e.proc.Pid(), syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
+	must(t, syscall.Kill(e.proc.Pid(), syscall.SIGTERM))
 	if got := <-body; !strings.Contains(got, "memdump_up 0") {
 		t.Errorf("the scrape in flight was answered with\n%s", got)
 	}

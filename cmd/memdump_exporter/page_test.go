@@ -31,7 +31,7 @@ func TestPage_figures(t *testing.T) {
 	server := influxtest.MustStart(t)
 	h := influxtest.Believable(6, time.Now())
 	store(t, server, "vmstats", h)
-	w := watchInfluxDB(t, server)
+	w := newFront(t, server.URL)
 	e := startExporter(t, []string{"INFLUX_URL=" + w.URL})
 	body := get(t, e.URL+"/", http.StatusOK)
 	known := h.Truth(time.Now().UnixNano(), 24*time.Hour)
@@ -119,9 +119,7 @@ func luminance(t *testing.T, hex string) float64 {
 	sum := 0.0
 	for i, weight := range []float64{0.2126, 0.7152, 0.0722} {
 		n, err := strconv.ParseUint(hex[2*i:2*i+2], 16, 8)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		c := float64(n) / 255
 		if c <= 0.04045 {
 			c /= 12.92
@@ -157,9 +155,7 @@ func TestPage_browser(t *testing.T) {
 	store(t, server, "hostile", hostile)
 	gone := influxtest.MustStart(t)
 	away := startExporter(t, []string{"INFLUX_URL=" + gone.URL, "INFLUX_TOKEN=canary"})
-	if err := gone.Stop(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, gone.Stop())
 	of := func(database string) string {
 		return startExporter(t, []string{"INFLUX_URL=" + server.URL, "INFLUX_DB=" + database}).URL
 	}
@@ -231,20 +227,14 @@ type message struct {
 func startBrowser(t *testing.T, path string) *browser {
 	t.Helper()
 	ourRead, theirWrite, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	theirRead, ourWrite, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	cmd := exec.CommandContext(ctx, path, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage",
 		"--disable-background-networking", "--disable-component-update", "--disable-sync", "--user-data-dir="+t.TempDir(), "--remote-debugging-pipe")
 	cmd.ExtraFiles = []*os.File{theirRead, theirWrite}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, cmd.Start())
 	theirRead.Close()
 	theirWrite.Close()
 	b := &browser{commands: ourWrite, answers: map[int]chan message{}, loaded: make(chan struct{}, 10)}
@@ -299,9 +289,7 @@ func (b *browser) read(from *os.File) {
 func (b *browser) do(t *testing.T, method string, params, result any) {
 	t.Helper()
 	encoded, err := json.Marshal(params)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	b.mu.Lock()
 	b.last++
 	m := message{ID: b.last, Method: method, Params: encoded, SessionID: b.session}
@@ -312,9 +300,7 @@ func (b *browser) do(t *testing.T, method string, params, result any) {
 		m.Params = nil
 	}
 	text, err := json.Marshal(m)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if _, err := b.commands.Write(append(text, 0)); err != nil {
 		t.Fatal(err)
 	}
@@ -324,9 +310,7 @@ func (b *browser) do(t *testing.T, method string, params, result any) {
 			t.Fatalf("%s: %s", method, got.Error)
 		}
 		if result != nil {
-			if err := json.Unmarshal(got.Result, result); err != nil {
-				t.Fatal(err)
-			}
+			must(t, json.Unmarshal(got.Result, result))
 		}
 	case <-time.After(time.Minute):
 		t.Fatalf("%s: no answer", method)
@@ -350,12 +334,8 @@ func (b *browser) look(t *testing.T, url, scheme string, width int, file string)
 	var picture struct{ Data string }
 	b.do(t, "Page.captureScreenshot", map[string]any{"captureBeyondViewport": true}, &picture)
 	data, err := base64.StdEncoding.DecodeString(picture.Data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(file, data, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
+	must(t, os.WriteFile(file, data, 0o644))
 }
 
 func (b *browser) evaluate(t *testing.T, script string) any {

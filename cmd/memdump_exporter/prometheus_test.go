@@ -37,15 +37,11 @@ func startPrometheus(t *testing.T, samples string, exporters map[string]*exporte
 	dir := t.TempDir()
 	write := func(name, text string) string {
 		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.WriteFile(path, []byte(text), 0o600))
 		return path
 	}
 	rules, err := filepath.Abs("../../dashboards/alerts.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	var targets []string
 	for instance, e := range exporters {
 		targets = append(targets, fmt.Sprintf("{targets: [%q], labels: {instance: %q}}", strings.TrimPrefix(e.URL, "http://"), instance))
@@ -64,7 +60,7 @@ scrape_configs:
 	cmd.Env = []string{"GOMEMLIMIT=300MiB"}
 	cmd.Dir = dir
 	p := scraper{start(t, cmd)}
-	wait(t, "Prometheus is ready", func() error {
+	until(t, time.Minute, "Prometheus is ready", func() error {
 		select {
 		case <-p.proc.Done():
 			t.Fatalf("Prometheus ended: %v", p.proc.Err())
@@ -95,45 +91,23 @@ func promtool(t *testing.T, input io.Reader, args ...string) string {
 	return string(output)
 }
 
-// wait polls until the condition holds, at most a minute.
-func wait(t *testing.T, what string, holds func() error) {
-	t.Helper()
-	deadline := time.Now().Add(time.Minute)
-	for {
-		err := holds()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within a minute: %v", what, err)
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-}
-
 // ask returns the data of an answer of Prometheus' API. An expression that does not parse,
 // a warning and a notice fail.
 func (p scraper) ask(t *testing.T, path string, parameters url.Values, data any) {
 	t.Helper()
 	resp, err := http.Get(p.URL + "/api/v1/" + path + "?" + parameters.Encode())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer resp.Body.Close()
 	var answer struct {
 		Status, Error   string
 		Warnings, Infos []string
 		Data            json.RawMessage
 	}
-	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
-		t.Fatal(err)
-	}
+	must(t, json.NewDecoder(resp.Body).Decode(&answer))
 	if answer.Status != "success" || len(answer.Warnings)+len(answer.Infos) > 0 {
 		t.Fatalf("%s %v: %s %s %q %q", path, parameters, answer.Status, answer.Error, answer.Warnings, answer.Infos)
 	}
-	if err := json.Unmarshal(answer.Data, data); err != nil {
-		t.Fatal(err)
-	}
+	must(t, json.Unmarshal(answer.Data, data))
 }
 
 // series is one series of an answer, with the last of its values.
@@ -171,9 +145,7 @@ func (p scraper) answer(t *testing.T, path string, parameters url.Values) []seri
 			last = r.Values[len(r.Values)-1]
 		}
 		value, err := strconv.ParseFloat(fmt.Sprint(last[1]), 64)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		all = append(all, series{r.Metric, value})
 	}
 	return all
@@ -200,13 +172,9 @@ type grafana struct {
 func (p scraper) open(t *testing.T, file string) *grafana {
 	t.Helper()
 	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	g := &grafana{scraper: p}
-	if err := json.Unmarshal(text, g); err != nil {
-		t.Fatal(err)
-	}
+	must(t, json.Unmarshal(text, g))
 	return g
 }
 
@@ -285,7 +253,7 @@ func (p scraper) alerts(t *testing.T, at time.Time) map[string][]series {
 // until waits for a query to return these values by instance.
 func (p scraper) until(t *testing.T, expr string, want map[string]string) {
 	t.Helper()
-	wait(t, expr, func() error {
+	until(t, time.Minute, expr, func() error {
 		if got := by("instance", p.query(t, expr, time.Now())); !maps.Equal(got, want) {
 			return fmt.Errorf("it is %v, want %v", got, want)
 		}
@@ -417,7 +385,7 @@ func TestPrometheus(t *testing.T) {
 
 	// A rate needs two scrapes, and a rule has been evaluated before its health is known.
 	p.until(t, "count_over_time(memdump_up[1m]) > bool 2", both("1"))
-	wait(t, "the rules are evaluated", func() error {
+	until(t, time.Minute, "the rules are evaluated", func() error {
 		for _, rule := range p.rules(t) {
 			if rule.Health == "unknown" {
 				return fmt.Errorf("%s is not", rule.Name)
@@ -464,9 +432,7 @@ func TestPrometheus(t *testing.T) {
 		t.Errorf("healthy: alerts on %v", alerts)
 	}
 
-	if err := leaves.proc.Stop(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, leaves.proc.Stop())
 	p.until(t, "up", of("1", "0"))
 	p.until(t, `ALERTS{alertname="MemdumpExporterDown",alertstate="pending"}`, map[string]string{b: "1"})
 	shown = g.show(t, "one down", time.Now())
@@ -482,9 +448,7 @@ func TestPrometheus(t *testing.T) {
 	answered[""] = unknown // of the one that is down
 	view{"Queries A": answered}.holds(t, "one down", "query", shown)
 
-	if err := server.Kill(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, server.Kill())
 	p.until(t, "count_over_time((memdump_up == 0)[1m:1s]) > bool 2", map[string]string{a: "1"})
 	p.until(t, `ALERTS{alertname="MemdumpInfluxDBUnreadable",alertstate="pending"}`, map[string]string{a: "1"})
 	for _, gauge := range gaugeOf {
@@ -546,9 +510,7 @@ func TestPrometheus_backfill(t *testing.T) {
 		t.Fatal(err)
 	}
 	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	p := startPrometheus(t, strings.TrimSuffix(string(text), "# EOF\n"), map[string]*exporter{"here:10147": startExporter(t, []string{"INFLUX_URL=" + server.URL})})
 	p.until(t, "up", map[string]string{"here:10147": "1"})
 	got := ""
@@ -565,9 +527,7 @@ func TestPrometheus_backfill(t *testing.T) {
 		}
 		for _, v := range data.Result[0].Values {
 			value, err := strconv.ParseFloat(fmt.Sprint(v[1]), 64)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			got += fmt.Sprintf("%s%s %v %.0f\n", metric, `{instance="here:10147",job="memdump"}`, value, v[0])
 		}
 		if live := p.query(t, metric, time.Now()); len(live) != 1 {

@@ -52,13 +52,9 @@ func holdPromises(t *testing.T, served map[string]string) map[string]string {
 	t.Helper()
 	const golden = "testdata/metrics.golden"
 	text, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	changes, err := os.ReadFile("../../CHANGELOG.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	stability := make(map[string]string)
 	for line := range strings.Lines(string(text)) {
 		parts := strings.Split(strings.TrimSuffix(line, "\n"), " | ") // metric, type, labels, stability
@@ -85,9 +81,7 @@ func holdPromises(t *testing.T, served map[string]string) map[string]string {
 	switch {
 	case want.String() == string(text):
 	case *update:
-		if err := os.WriteFile(golden, []byte(want.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.WriteFile(golden, []byte(want.String()), 0o644))
 	default:
 		t.Errorf("%s is not what the exporter serves (go test ./cmd/memdump_exporter -update mends it)\n got:\n%s\nwant:\n%s", golden, text, want.String())
 	}
@@ -128,9 +122,7 @@ func TestREADME_flags(t *testing.T) {
 func holdTable(t *testing.T, name, table string) {
 	t.Helper()
 	text, err := os.ReadFile(readme)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	begin, end := "<!-- "+name+" -->\n", "<!-- end of "+name+" -->"
 	before, rest, found := strings.Cut(string(text), begin)
 	stands, after, closed := strings.Cut(rest, end)
@@ -141,9 +133,7 @@ func holdTable(t *testing.T, name, table string) {
 		return
 	}
 	if *update {
-		if err := os.WriteFile(readme, []byte(before+begin+table+end+after), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.WriteFile(readme, []byte(before+begin+table+end+after), 0o644))
 		return
 	}
 	t.Errorf("README.md: the table of %s is not the code's (go test ./cmd/memdump_exporter -update mends it)\n got:\n%s\nwant:\n%s", name, stands, table)

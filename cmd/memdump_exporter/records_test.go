@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -16,9 +15,7 @@ import (
 // pages, whose memory does not grow with the page.
 func TestRecords(t *testing.T) {
 	server := influxtest.MustStart(t)
-	if err := server.Exec(t.Context(), "CREATE DATABASE vmstats"); err != nil {
-		t.Fatal(err)
-	}
+	must(t, server.Exec(t.Context(), "CREATE DATABASE vmstats"))
 	const all = 100_000
 	var lines []string
 	for i := range all {
@@ -26,9 +23,7 @@ func TestRecords(t *testing.T) {
 		p.Fields["sha256"] = strings.Repeat("0123456789abcdef", 4)
 		lines = append(lines, p.Line())
 	}
-	if err := server.Write(t.Context(), "vmstats", lines); err != nil {
-		t.Fatal(err)
-	}
+	must(t, server.Write(t.Context(), "vmstats", lines))
 	e := startExporter(t, []string{"INFLUX_URL=" + server.URL})
 	for range 3 {
 		e.scrape(t)
@@ -45,9 +40,7 @@ func TestRecords(t *testing.T) {
 			Count int
 		}
 		body := get(t, fmt.Sprintf("%s/records?limit=10000&offset=%d", e.URL, offset), http.StatusOK)
-		if err := json.Unmarshal([]byte(body), &page); err != nil {
-			t.Fatal(err)
-		}
+		must(t, json.Unmarshal([]byte(body), &page))
 		for _, r := range page.Records {
 			if want := int64(all - 1 - seen); r.Bytes != want {
 				t.Fatalf("record %d is dump %d, want %d", seen, r.Bytes, want)
@@ -67,36 +60,11 @@ func TestRecords(t *testing.T) {
 		t.Errorf("the old path answers\n%s\nthe new\n%s", old, now)
 	}
 	for method, want := range map[string]int{"HEAD": 200, "POST": 405, "PUT": 405, "DELETE": 405} {
-		req, err := http.NewRequest(method, e.URL+"/records?limit=3", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		if resp.StatusCode != want {
-			t.Errorf("%s: HTTP %d, want %d", method, resp.StatusCode, want)
+		if got := ask(nil, method, e.URL+"/records?limit=3"); got.status != want {
+			t.Errorf("%s: HTTP %d, want %d", method, got.status, want)
 		}
 	}
-	http.DefaultClient.CloseIdleConnections()
 	if body := get(t, e.URL+"/openapi.json", http.StatusOK); !json.Valid([]byte(body)) {
 		t.Errorf("no JSON: %s", body)
 	}
-}
-
-// peakMiB is the most memory that the process has had in RAM.
-func (e *exporter) peakMiB(t *testing.T) float64 {
-	t.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", e.proc.Pid()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var kib float64
-	_, after, _ := strings.Cut(string(status), "VmHWM:")
-	if _, err := fmt.Sscan(after, &kib); err != nil {
-		t.Fatal(err)
-	}
-	return kib / 1024
 }

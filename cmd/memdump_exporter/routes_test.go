@@ -17,20 +17,12 @@ func TestRoutes(t *testing.T) {
 	open := startExporter(t, []string{"INFLUX_URL=http://127.0.0.1:1"})
 	shut := startExporter(t, []string{"INFLUX_URL=http://127.0.0.1:1"}, "--web.config.file="+config)
 	status := func(e *exporter, method, path, password string) (int, http.Header) {
-		t.Helper()
-		req, err := http.NewRequest(method, e.URL+path, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		url := e.URL
 		if password != "" {
-			req.SetBasicAuth("prom", password)
+			url = strings.Replace(url, "//", "//prom:"+password+"@", 1)
 		}
-		resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		return resp.StatusCode, resp.Header
+		got := ask(nil, method, url+path)
+		return got.status, got.header
 	}
 	for path, want := range map[string]int{
 		"/": 200, "/metrics": 200, "/records": 502, "/api/memory-dumps/records": 502, "/openapi.json": 200, "/-/healthy": 200, "/-/ready": 200,
@@ -70,20 +62,14 @@ func TestRoutes_telemetryPath(t *testing.T) {
 // TestSecurityModel: each test and make target that the security model names exists.
 func TestSecurityModel(t *testing.T) {
 	text, err := os.ReadFile("../../docs/security-model.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	var code strings.Builder
 	for _, pattern := range []string{"../../*/*_test.go", "../../*/*/*_test.go", "../../Makefile"} {
 		files, err := filepath.Glob(pattern)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		for _, file := range files {
 			source, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			code.Write(source)
 		}
 	}

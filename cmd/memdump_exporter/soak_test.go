@@ -7,23 +7,17 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"io"
 	"maps"
 	"math"
 	"math/rand/v2"
 	"net/http"
-	"os"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/Shopify/toxiproxy/v2"
-	"github.com/prometheus/common/expfmt"
-	"github.com/prometheus/common/model"
-	"github.com/rs/zerolog"
 
 	"memdump_exporter/influx/influxtest"
 )
@@ -55,10 +49,10 @@ type soak struct {
 	proxy   *toxiproxy.Proxy
 	history *influxtest.History
 	client  *http.Client
+	whole   chan time.Time // when a scrape began that was whole, to who waits for one
 
 	mu      sync.Mutex
 	moments []moment
-	green   time.Time // when the newest whole scrape began
 	count   map[string]int
 	wrong   []string
 	last    families
@@ -75,7 +69,7 @@ type moment struct {
 // answered, and the process neither grows nor leaks.
 func TestSoak(t *testing.T) {
 	s := newSoak(t)
-	baseline := s.whole(t)
+	baseline := s.rest(t)
 	begin := time.Now()
 	ctx, stop := context.WithTimeout(t.Context(), *soakDuration)
 	defer stop()
@@ -93,28 +87,24 @@ func TestSoak(t *testing.T) {
 			}
 		}
 	})
-	var rss, files, goroutines measured
+	growth := map[string]*measured{"MiB of RSS": {}, "open files": {}, "goroutines": {}}
 	rng := rand.New(rand.NewPCG(*soakSeed, 7))
 	var slowest time.Duration
 	for ctx.Err() == nil {
 		faults := s.faults(rng)
 		f := faults[rng.IntN(len(faults))]
 		s.tally("fault " + f.name)
-		if err := f.on(); err != nil {
-			t.Fatalf("%s: %v", f.name, err)
-		}
+		must(t, f.on())
 		pause(ctx, time.Second+time.Duration(rng.Int64N(int64(6*time.Second))))
-		if err := f.off(); err != nil {
-			t.Fatalf("the end of %s: %v", f.name, err)
-		}
+		must(t, f.off())
 		slowest = max(slowest, s.recovers(t, f.name))
 		s.write(t)
 		pause(ctx, time.Second+time.Duration(rng.Int64N(int64(3*time.Second))))
 		at := time.Since(begin)
-		rss.add(at, s.procStatus(t, "VmRSS:")/1024)
 		least := s.leastSince()
-		goroutines.add(at, least[0])
-		files.add(at, least[1])
+		growth["MiB of RSS"].add(at, s.e.memoryMiB(t, "VmRSS:"))
+		growth["goroutines"].add(at, least[0])
+		growth["open files"].add(at, least[1])
 		if t.Failed() {
 			break
 		}
@@ -124,20 +114,16 @@ func TestSoak(t *testing.T) {
 	s.client.CloseIdleConnections()
 	s.report(t, time.Since(begin), slowest)
 
-	t.Logf("peak RSS %.1f MiB; growth after the first %v, by Theil-Sen with its 95 %% interval:", s.procStatus(t, "VmHWM:")/1024, soakWarm)
-	for _, what := range []struct {
-		name    string
-		of      measured
-		allowed float64 // an hour
-	}{{"RSS, MiB/h", rss, 1}, {"open files, 1/h", files, 1}, {"goroutines, 1/h", goroutines, 1}} {
-		warm := what.of.after(soakWarm)
+	t.Logf("peak RSS %.1f MiB; growth after the first %v, by Theil-Sen with its 95 %% interval:", s.e.peakMiB(t), soakWarm)
+	for _, what := range slices.Sorted(maps.Keys(growth)) {
+		warm := growth[what].after(soakWarm)
 		slope, low, high := warm.slope()
-		t.Logf("  %-16s %+.2f (%+.2f to %+.2f), median %.1f of %d samples", what.name, slope, low, high, warm.median(), len(warm.y))
-		if low > what.allowed {
-			t.Errorf("%s grows by %.2f an hour, at least %.2f", what.name, slope, low)
+		t.Logf("  %s an hour: %+.2f (%+.2f to %+.2f), median %.1f of %d samples", what, slope, low, high, middle(slices.Sorted(slices.Values(warm.y))), len(warm.y))
+		if low > 1 {
+			t.Errorf("%.2f more %s an hour, at least %.2f", slope, what, low)
 		}
 	}
-	quiet := s.whole(t)
+	quiet := s.rest(t)
 	t.Logf("goroutines %v before, %v after; open files %v before, %v after", baseline[0], quiet[0], baseline[1], quiet[1])
 	if quiet[0] > baseline[0]+2*soakIdle || quiet[1] > baseline[1]+soakIdle {
 		t.Error("something was left behind")
@@ -146,17 +132,11 @@ func TestSoak(t *testing.T) {
 
 func newSoak(t *testing.T) *soak {
 	server := influxtest.MustStart(t)
-	s := &soak{server: server, count: map[string]int{}, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2}, Timeout: 20 * time.Second}}
+	s := &soak{server: server, count: map[string]int{}, whole: make(chan time.Time), client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2}, Timeout: 20 * time.Second}}
 	s.history = influxtest.Believable(*soakSeed, time.Now())
 	store(t, server, "vmstats", s.history)
 	s.moments = []moment{{values: truth(s.history).values}}
-	zerolog.SetGlobalLevel(zerolog.Disabled) // some toxics have a logger of their own
-	toxic := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
-	s.proxy = toxiproxy.NewProxy(toxic, "influxdb", "127.0.0.1:0", strings.TrimPrefix(server.URL, "http://"))
-	if err := s.proxy.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.proxy.Stop)
+	s.proxy = newToxic(t, server.URL)
 	s.e = startExporter(t, []string{"INFLUX_URL=http://" + s.proxy.Listen})
 	return s
 }
@@ -168,27 +148,25 @@ type fault struct {
 
 func (s *soak) faults(rng *rand.Rand) []fault {
 	toxic := func(kind, attributes string) fault {
-		return fault{kind + attributes,
-			func() error {
-				_, err := s.proxy.Toxics.AddToxicJson(strings.NewReader(fmt.Sprintf(`{"name":"x","type":%q,"attributes":%s}`, kind, attributes)))
-				return err
-			},
-			func() error { return s.proxy.Toxics.RemoveToxic(context.Background(), "x") },
-		}
+		var remove func() error
+		return fault{kind + attributes, func() (err error) {
+			remove, err = poison(s.proxy, kind, attributes)
+			return err
+		}, func() error { return remove() }}
 	}
 	signal := func(which syscall.Signal) func() error {
 		return func() error { return syscall.Kill(s.server.Pid(), which) }
 	}
 	return []fault{
-		toxic("latency", `{"latency":300,"jitter":200}`),
-		toxic("latency", `{"latency":5000}`),
-		toxic("timeout", `{"timeout":0}`),
-		toxic("timeout", `{"timeout":100}`),
-		toxic("reset_peer", `{"timeout":50}`),
-		toxic("bandwidth", `{"rate":1}`),
-		toxic("slicer", `{"average_size":16,"size_variation":8,"delay":20}`),
-		toxic("slow_close", `{"delay":500}`),
-		toxic("limit_data", fmt.Sprintf(`{"bytes":%d}`, []int{1, 17, 300, 600}[rng.IntN(4)])),
+		toxic("latency", `"latency":300,"jitter":200`),
+		toxic("latency", `"latency":5000`),
+		toxic("timeout", `"timeout":0`),
+		toxic("timeout", `"timeout":100`),
+		toxic("reset_peer", `"timeout":50`),
+		toxic("bandwidth", `"rate":1`),
+		toxic("slicer", `"average_size":16,"size_variation":8,"delay":20`),
+		toxic("slow_close", `"delay":500`),
+		toxic("limit_data", fmt.Sprintf(`"bytes":%d`, []int{1, 17, 300, 600}[rng.IntN(4)])),
 		{"proxy down", func() error { s.proxy.Stop(); return nil }, s.proxy.Start},
 		{"influxd stopped", signal(syscall.SIGSTOP), signal(syscall.SIGCONT)},
 		{"influxd killed", s.server.Kill, func() error { return s.server.Start(context.Background()) }},
@@ -198,21 +176,22 @@ func (s *soak) faults(rng *rand.Rand) []fault {
 // scrape asks once, and holds each figure against what was true meanwhile.
 func (s *soak) scrape(t *testing.T) {
 	begin := time.Now()
-	got, err := s.ask()
-	end := time.Now()
+	answer := ask(s.client, http.MethodGet, s.e.URL+"/metrics", timeoutHeader, fmt.Sprint(soakTimeout.Seconds()))
+	end := begin.Add(answer.took)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.count["scrapes"]++
-	if end.Sub(begin) > soakTimeout {
+	if answer.took > soakTimeout {
 		s.count["later than announced"]++
 	}
-	if err != nil {
-		s.wrong = append(s.wrong, err.Error())
+	got, err := parseText(answer.body)
+	if answer.status != http.StatusOK || err != nil {
+		s.wrong = append(s.wrong, fmt.Sprintf("HTTP %d, %v, %v", answer.status, answer.err, err))
 		return
 	}
 	s.last = got
-	s.least[0] = min(s.least[0], got.gauges("go_goroutines")["go_goroutines"])
-	s.least[1] = min(s.least[1], float64(s.openFiles(t)))
+	s.least[0] = min(s.least[0], got.value("go_goroutines"))
+	s.least[1] = min(s.least[1], float64(s.e.openFiles(t)))
 	whole := true
 	success := got.gauges("memdump_query_success")
 	for query, gauge := range gaugeOf {
@@ -232,34 +211,16 @@ func (s *soak) scrape(t *testing.T) {
 			s.wrong = append(s.wrong, fmt.Sprintf("%s is %v, and was not at any time since %v", gauge, value, begin))
 		}
 	}
-	if up := got.gauges("memdump_up")["memdump_up"] == 1; up != whole {
+	if up := got.value("memdump_up") == 1; up != whole {
 		s.wrong = append(s.wrong, fmt.Sprintf("memdump_up is %v, whole is %v", up, whole))
 	}
 	if whole {
 		s.count["whole scrapes"]++
-		if begin.After(s.green) {
-			s.green = begin
+		select {
+		case s.whole <- begin:
+		default:
 		}
 	}
-}
-
-func (s *soak) ask() (families, error) {
-	req, err := http.NewRequest(http.MethodGet, s.e.URL+"/metrics", nil)
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("X-Prometheus-Scrape-Timeout-Seconds", fmt.Sprint(soakTimeout.Seconds()))
-	resp, err := s.client.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil || resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("status %d, %w", resp.StatusCode, err)
-	}
-	parser := expfmt.NewTextParser(model.UTF8Validation)
-	return parser.TextToMetricFamilies(strings.NewReader(string(body)))
 }
 
 // write adds a dump and telemetry. While that goes on, what was and what will be are
@@ -274,9 +235,7 @@ func (s *soak) write(t *testing.T) {
 	s.mu.Lock()
 	s.moments = append(s.moments, next)
 	s.mu.Unlock()
-	if err := s.server.Write(t.Context(), "vmstats", lines); err != nil {
-		t.Fatal(err)
-	}
+	must(t, s.server.Write(t.Context(), "vmstats", lines))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.moments[len(s.moments)-2].until = time.Now()
@@ -285,27 +244,23 @@ func (s *soak) write(t *testing.T) {
 
 // recovers waits for a whole scrape that has begun since, and returns how long that took.
 func (s *soak) recovers(t *testing.T, after string) time.Duration {
-	off := time.Now()
-	poll := time.NewTicker(20 * time.Millisecond)
-	defer poll.Stop()
-	for range poll.C {
-		s.mu.Lock()
-		whole := s.green.After(off)
-		s.mu.Unlock()
-		if whole {
-			break
-		}
-		if time.Since(off) > soakRecovers {
+	off, late := time.Now(), time.After(soakRecovers)
+	for {
+		select {
+		case began := <-s.whole:
+			if began.After(off) {
+				return time.Since(off)
+			}
+		case <-late:
 			t.Errorf("no whole scrape %v after %s", soakRecovers, after)
-			break
+			return soakRecovers
 		}
 	}
-	return time.Since(off)
 }
 
-// whole scrapes until all is there and everything else has come to rest, and returns
+// rest scrapes until all is there and everything else has come to rest, and returns
 // the goroutines and the open files then.
-func (s *soak) whole(t *testing.T) [2]float64 {
+func (s *soak) rest(t *testing.T) [2]float64 {
 	t.Helper()
 	s.leastSince()
 	for range 20 {
@@ -325,28 +280,6 @@ func (s *soak) leastSince() [2]float64 {
 	return least
 }
 
-func (s *soak) openFiles(t *testing.T) int {
-	t.Helper()
-	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.e.proc.Pid()))
-	if err != nil {
-		t.Error(err)
-	}
-	return len(files)
-}
-
-func (s *soak) procStatus(t *testing.T, field string) (kib float64) {
-	t.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.e.proc.Pid()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, after, _ := strings.Cut(string(status), field)
-	if _, err := fmt.Sscan(after, &kib); err != nil {
-		t.Fatal(err)
-	}
-	return kib
-}
-
 func (s *soak) tally(what string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -360,12 +293,11 @@ func (s *soak) report(t *testing.T, took, slowest time.Duration) {
 	for _, what := range slices.Sorted(maps.Keys(s.count)) {
 		t.Logf("  %-40s %d", what, s.count[what])
 	}
-	for _, m := range s.last["memdump_query_errors_total"].GetMetric() {
-		if n := m.GetCounter().GetValue(); n > 0 {
-			t.Logf("  %-40s %.0f", "failures of "+label(m, "query")+": "+label(m, "reason"), n)
-		}
+	failures := s.last.failures()
+	for _, which := range slices.Sorted(maps.Keys(failures)) {
+		t.Logf("  %-40s %.0f", "failures: "+which, failures[which])
 	}
-	t.Logf("  joined %v, panics %v", s.last["memdump_scrapes_joined_total"].GetMetric()[0].GetCounter().GetValue(), s.last["memdump_panics_total"].GetMetric()[0].GetCounter().GetValue())
+	t.Logf("  joined %v, panics %v", s.last.value("memdump_scrapes_joined_total"), s.last.value("memdump_panics_total"))
 	t.Logf("  %-40s %d", "wrong", len(s.wrong))
 	for _, wrong := range s.wrong[:min(10, len(s.wrong))] {
 		t.Error(wrong)
@@ -386,8 +318,6 @@ func (s measured) after(at time.Duration) measured {
 	from, _ := slices.BinarySearch(s.x, at.Hours())
 	return measured{s.x[from:], s.y[from:]}
 }
-
-func (s measured) median() float64 { return middle(slices.Sorted(slices.Values(s.y))) }
 
 func middle(sorted []float64) float64 {
 	if len(sorted) == 0 {
@@ -413,13 +343,4 @@ func (s measured) slope() (slope, low, high float64) {
 	half := 1.96 * math.Sqrt(n*(n-1)*(2*n+5)/18) / 2
 	at := func(i float64) float64 { return slopes[int(min(max(i, 0), float64(len(slopes)-1)))] }
 	return middle(slopes), at(float64(len(slopes))/2 - half), at(float64(len(slopes))/2 + half)
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
 }

@@ -1,11 +1,8 @@
 package main
 
 import (
-	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -21,9 +18,7 @@ const units = "../../deploy/systemd/"
 func settings(t *testing.T, file, pattern string) (words []string) {
 	t.Helper()
 	text, err := os.ReadFile(units + file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	for _, line := range regexp.MustCompile(pattern).FindAllStringSubmatch(string(text), -1) {
 		words = append(words, strings.Fields(line[1])...)
 	}
@@ -45,33 +40,19 @@ func TestUnit(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			asked := make(chan string, 100)
-			influxdb := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			influxdb := influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path == "/query" {
 					asked <- r.Header.Get("Authorization")
 				}
 				w.WriteHeader(http.StatusServiceUnavailable)
-			}))
-			defer influxdb.Close()
+			})
 			credentials := t.TempDir()
 			loaded, _, _ := strings.Cut(settings(t, "memdump_exporter.service", `(?m)^LoadCredential=(.*)`)[0], ":")
-			if err := os.WriteFile(filepath.Join(credentials, loaded), []byte("from-the-credential\n"), 0o400); err != nil {
-				t.Fatal(err)
-			}
-
-			listener, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer listener.Close()
-			socket, err := listener.(*net.TCPListener).File()
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer socket.Close()
+			must(t, os.WriteFile(filepath.Join(credentials, loaded), []byte("from-the-credential\n"), 0o400))
 
 			env := settings(t, "memdump_exporter.service", `(?m)^Environment=(.*)`)
 			env = append(env, settings(t, "memdump_exporter.default", `(?m)^(\w+=.*)`)...)
-			env = append(append(env, c.defaults...), "INFLUX_URL="+influxdb.URL, "LISTEN_FDS=1")
+			env = append(append(env, c.defaults...), "INFLUX_URL="+influxdb)
 			for i := range env {
 				env[i] = strings.ReplaceAll(env[i], "%d", credentials)
 			}
@@ -79,33 +60,9 @@ func TestUnit(t *testing.T) {
 			if !slices.Equal(start, []string{"/usr/bin/memdump_exporter", "$ARGS"}) {
 				t.Fatalf("ExecStart is %q", start)
 			}
-			// The process that the socket is meant for is the shell, and then the exporter.
-			cmd := exec.Command("sh", "-c", `LISTEN_PID=$$ exec "$0" --web.systemd-socket`, binary)
-			cmd.Env, cmd.ExtraFiles = env, []*os.File{socket}
-			var log strings.Builder
-			cmd.Stderr = &log
-			exporter, err := influxtest.StartProcess(cmd)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer func() {
-				if err := exporter.Stop(); err != nil {
-					t.Error(err)
-				}
-				if err := exporter.Err(); err != nil || t.Failed() {
-					t.Errorf("the exporter ended: %v\n%s", err, log.String())
-				}
-			}()
-
-			// The socket listens already: the request waits for the exporter.
-			resp, err := http.Get("http://" + listener.Addr().String() + "/metrics")
-			if err != nil {
-				t.Fatal(err)
-			}
-			resp.Body.Close()
-			if resp.StatusCode != http.StatusOK {
-				t.Errorf("status %d", resp.StatusCode)
-			}
+			s := newSocket(t)
+			s.start(t, `exec "$@"`, env, nil)
+			get(t, s.URL+"/metrics", http.StatusOK)
 			select {
 			case got := <-asked:
 				if got != c.authorization {

@@ -2,13 +2,12 @@ package main
 
 import (
 	"context"
+	"io"
 	"maps"
 	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -34,16 +33,12 @@ var gaugeOf = map[string]string{
 func store(t *testing.T, server *influxtest.Server, database string, h *influxtest.History) {
 	t.Helper()
 	execute(t, server, "CREATE DATABASE "+influx.Ident(database))
-	if err := server.Write(t.Context(), database, h.Lines()); err != nil {
-		t.Fatal(err)
-	}
+	must(t, server.Write(t.Context(), database, h.Lines()))
 }
 
 func execute(t *testing.T, server *influxtest.Server, statement string) {
 	t.Helper()
-	if err := server.Exec(t.Context(), statement); err != nil {
-		t.Fatal(err)
-	}
+	must(t, server.Exec(t.Context(), statement))
 }
 
 // expected is what /metrics must say, from what was written: a value for each gauge
@@ -55,25 +50,15 @@ type expected struct {
 
 // truth is what is expected when nothing fails.
 func truth(h *influxtest.History) expected {
-	known := h.Truth(time.Now().UnixNano(), 24*time.Hour)
-	values := map[string]float64{
-		"dumps":            float64(known.Dumps),
-		"dumped_vms":       float64(known.DumpedVMs),
-		"compressed_bytes": float64(known.CompressedBytes),
-		"monitored_vms":    float64(known.MonitoredVMs),
-	}
-	if mean, ok := known.Mean(); ok {
-		values["duration_mean"] = mean
-	}
-	if last, ok := known.Last(); ok {
-		values["last_dump"] = last
-	}
-	return expected{values: values, reasons: map[string]string{}}
+	return expected{values: h.Truth(time.Now().UnixNano(), 24*time.Hour).Figures()}
 }
 
 // but is what is expected when the queries named fail for a reason.
 func (e expected) but(reason string, queries ...string) expected {
 	e = expected{maps.Clone(e.values), maps.Clone(e.reasons)}
+	if e.reasons == nil {
+		e.reasons = make(map[string]string)
+	}
 	for _, query := range queries {
 		delete(e.values, query)
 		e.reasons[query] = reason
@@ -83,11 +68,7 @@ func (e expected) but(reason string, queries ...string) expected {
 
 // allFail is what is expected when no query can succeed.
 func allFail(reason string) expected {
-	e := expected{values: map[string]float64{}, reasons: map[string]string{}}
-	for query := range gaugeOf {
-		e.reasons[query] = reason
-	}
-	return e
+	return expected{}.but(reason, slices.Collect(maps.Keys(gaugeOf))...)
 }
 
 // holds compares the first scrape of an exporter with what is expected: every gauge,
@@ -95,7 +76,12 @@ func allFail(reason string) expected {
 func (e expected) holds(t *testing.T, got families) {
 	t.Helper()
 	e.shown(t, got)
-	if reasons := got.failures(); len(e.reasons) > 0 && !maps.Equal(reasons, e.reasons) {
+	reasons := make(map[string]string)
+	for failure := range got.failures() {
+		query, reason, _ := strings.Cut(failure, "/")
+		reasons[query] = reason
+	}
+	if len(e.reasons) > 0 && !maps.Equal(reasons, e.reasons) {
 		t.Errorf("failed for %v, want %v", reasons, e.reasons)
 	}
 }
@@ -205,12 +191,8 @@ func TestTruth(t *testing.T) {
 			}
 			if tt.written != nil {
 				h := of(tt.written...)
-				if err := server.Write(t.Context(), database, h.Lines()); err != nil {
-					t.Fatal(err)
-				}
-				if err := server.ExecIn(t.Context(), database, `DELETE FROM "mem_dumps" WHERE "vmid" = '1'`); err != nil {
-					t.Fatal(err)
-				}
+				must(t, server.Write(t.Context(), database, h.Lines()))
+				must(t, server.ExecIn(t.Context(), database, `DELETE FROM "mem_dumps" WHERE "vmid" = '1'`))
 			}
 			if tt.want != nil {
 				want = tt.want(want)
@@ -229,9 +211,7 @@ func TestTruth_otherNames(t *testing.T) {
 	want := truth(h).but("measurement_missing", "monitored_vms")
 	p.Measurement = `my "dumps", 'here'`
 	execute(t, server, `CREATE DATABASE "names"`)
-	if err := server.Write(t.Context(), "names", []string{p.Line()}); err != nil {
-		t.Fatal(err)
-	}
+	must(t, server.Write(t.Context(), "names", []string{p.Line()}))
 	e := startExporter(t, nil, "--influx.url="+server.URL, "--influx.db=names", "--dumps.measurement="+p.Measurement, `--telemetry.measurement=vm_info" WHERE 1=1`)
 	want.holds(t, e.scrape(t))
 }
@@ -242,8 +222,7 @@ func TestTruth_awayAndBack(t *testing.T) {
 	h := influxtest.Believable(3, time.Now())
 	store(t, server, "vmstats", h)
 	e := startExporter(t, []string{"INFLUX_URL=" + server.URL})
-	want := truth(h)
-	want.holds(t, e.scrape(t))
+	truth(h).holds(t, e.scrape(t))
 	for _, step := range []struct {
 		name   string
 		away   func() error
@@ -255,94 +234,131 @@ func TestTruth_awayAndBack(t *testing.T) {
 		{"hangs", func() error { return syscall.Kill(server.Pid(), syscall.SIGSTOP) },
 			func() error { return syscall.Kill(server.Pid(), syscall.SIGCONT) }, "timeout"},
 	} {
-		if err := step.away(); err != nil {
-			t.Fatal(err)
-		}
+		must(t, step.away())
 		begin := time.Now()
 		gone := e.scrape(t, "X-Prometheus-Scrape-Timeout-Seconds", "2")
 		if took := time.Since(begin); took >= 2*time.Second {
 			t.Errorf("%s: answered in %v to a scraper that waits 2 s", step.name, took)
 		}
 		checkAway(t, step.name, gone, step.reason)
-		if err := step.back(); err != nil {
-			t.Fatal(err)
-		}
-		again := e.scrape(t)
-		for series, value := range map[string]float64{"memdump_up": 1, "memdump_dumps": want.values["dumps"]} {
-			if got := again.gauges(series)[series]; got != value {
-				t.Errorf("%s: %s is %v after it came back, want %v", step.name, series, got, value)
-			}
-		}
+		must(t, step.back())
+		truth(h).shown(t, e.scrape(t))
 	}
 }
 
 func checkAway(t *testing.T, step string, got families, reason string) {
 	t.Helper()
-	for query, gauge := range gaugeOf {
-		if _, there := got[gauge]; there {
-			t.Errorf("%s: %s is there", step, gauge)
+	t.Run(step, func(t *testing.T) {
+		allFail(reason).shown(t, got)
+		for query := range gaugeOf {
+			if failure := query + "/" + reason; got.failures()[failure] == 0 {
+				t.Errorf("no failure is counted as %s", failure)
+			}
 		}
-		if series := `memdump_query_success{query="` + query + `"}`; got.gauges("memdump_query_success")[series] != 0 {
-			t.Errorf("%s: %s is not 0", step, series)
-		}
-	}
-	if up, there := got.gauges("memdump_up")["memdump_up"]; !there || up != 0 {
-		t.Errorf("%s: memdump_up is %v (there: %v)", step, up, there)
-	}
-	counted := false
-	for _, m := range got["memdump_query_errors_total"].GetMetric() {
-		counted = counted || label(m, "reason") == reason && m.GetCounter().GetValue() > 0
-	}
-	if !counted {
-		t.Errorf("%s: no failure is counted as %s", step, reason)
-	}
+	})
 }
 
-// watch is a proxy in front of InfluxDB that counts, and can hold a question.
-type watch struct {
-	URL         string
+// front stands before InfluxDB, and answers some questions itself, byte for byte.
+type front struct {
+	*httptest.Server
 	connections atomic.Int64
-	hold        string        // part of the statements that are not answered
-	held        chan struct{} // one for each statement held
+	passed      chan struct{} // one for each answer of InfluxDB's, when there is room
 
 	mu       sync.Mutex
 	requests []*http.Request
+	on       []string // parts of the questions, or paths, that are answered here
+	answer   script
+	asked    int   // how often these were
+	sent     int64 // bytes of the longest of the answers
 }
 
-func watchInfluxDB(t *testing.T, server *influxtest.Server) *watch {
+// script writes whatever it likes; then the connection is closed.
+type script func(conn *countingConn, r *http.Request)
+
+type countingConn struct {
+	*net.TCPConn
+	sent int64
+}
+
+func (c *countingConn) Write(p []byte) (int, error) {
+	n, err := c.TCPConn.Write(p)
+	c.sent += int64(n)
+	return n, err
+}
+
+// sumQuestion is part of one of the six.
+const sumQuestion = `SUM("gzip_size_bytes")`
+
+func newFront(t *testing.T, influxdb string) *front {
 	t.Helper()
-	target, err := url.Parse(server.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	proxy := httputil.NewSingleHostReverseProxy(target)
-	transport := &http.Transport{MaxIdleConnsPerHost: 16}
-	proxy.Transport = transport
-	w := &watch{held: make(chan struct{}, 100)}
-	front := httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		w.mu.Lock()
-		w.requests = append(w.requests, r.Clone(context.Background()))
-		w.mu.Unlock()
-		if w.hold != "" && strings.Contains(r.URL.Query().Get("q"), w.hold) {
-			w.held <- struct{}{}
-			<-r.Context().Done()
+	proxy := influxtest.Forward(t, influxdb)
+	f := &front{passed: make(chan struct{}, 100)}
+	f.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answer := f.match(r)
+		if answer == nil {
+			proxy.ServeHTTP(w, r)
+			select {
+			case f.passed <- struct{}{}:
+			default:
+			}
 			return
 		}
-		proxy.ServeHTTP(rw, r)
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			panic(err)
+		}
+		defer conn.Close()
+		counting := &countingConn{TCPConn: conn.(*net.TCPConn)}
+		answer(counting, r)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.sent = max(f.sent, counting.sent)
 	}))
-	front.Config.ConnState = countNew(&w.connections)
-	front.Start()
-	t.Cleanup(func() { front.Close(); transport.CloseIdleConnections() })
-	w.URL = front.URL
-	return w
+	f.Config.ConnState = countNew(&f.connections)
+	f.Start()
+	t.Cleanup(f.Close)
+	return f
+}
+
+func (f *front) match(r *http.Request) script {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.requests = append(f.requests[max(0, len(f.requests)-99):], r.Clone(context.Background()))
+	if f.answer == nil || !slices.ContainsFunc(f.on, func(part string) bool {
+		return part == r.URL.Path || strings.Contains(r.URL.Query().Get("q"), part)
+	}) {
+		return nil
+	}
+	f.asked++
+	return f.answer
+}
+
+// set changes what is answered to which questions, and returns how often it was, and how
+// many bytes were taken at most.
+func (f *front) set(answer script, on ...string) (asked int, sent int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	asked, sent = f.asked, f.sent
+	f.answer, f.on, f.asked, f.sent = answer, on, 0, 0
+	return asked, sent
+}
+
+// hold leaves questions without an answer until the exporter leaves, and tells of each.
+func (f *front) hold(part string) (held chan struct{}) {
+	held = make(chan struct{}, 100)
+	f.set(func(conn *countingConn, _ *http.Request) {
+		held <- struct{}{}
+		_, _ = io.Copy(io.Discard, conn)
+	}, part)
+	return held
 }
 
 // taken returns the requests since the last call.
-func (w *watch) taken() []*http.Request {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	requests := w.requests
-	w.requests = nil
+func (f *front) taken() []*http.Request {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	requests := f.requests
+	f.requests = nil
 	return requests
 }
 
@@ -350,11 +366,11 @@ func (w *watch) taken() []*http.Request {
 func TestScrape_cost(t *testing.T) {
 	server := influxtest.MustStart(t)
 	store(t, server, "vmstats", influxtest.Believable(5, time.Now()))
-	w := watchInfluxDB(t, server)
+	w := newFront(t, server.URL)
 	// An existing deployment's environment and nothing else.
 	e := startExporter(t, []string{"INFLUX_URL=" + w.URL, "INFLUX_DB=vmstats", "INFLUX_TOKEN=s3cr3t"})
 	for i := range 4 {
-		if got := e.scrape(t).gauges("memdump_up")["memdump_up"]; got != 1 {
+		if got := e.scrape(t).value("memdump_up"); got != 1 {
 			t.Fatalf("memdump_up is %v", got)
 		}
 		questions, others := 0, 0
@@ -383,8 +399,8 @@ func TestScrape_oneHangs(t *testing.T) {
 	server := influxtest.MustStart(t)
 	h := influxtest.Believable(5, time.Now())
 	store(t, server, "vmstats", h)
-	w := watchInfluxDB(t, server)
-	w.hold = `SUM("gzip_size_bytes")`
+	w := newFront(t, server.URL)
+	w.hold(sumQuestion)
 	e := startExporter(t, []string{"INFLUX_URL=" + w.URL})
 	begin := time.Now()
 	got := e.scrape(t, "X-Prometheus-Scrape-Timeout-Seconds", "2")

@@ -27,9 +27,7 @@ func load(t *testing.T) *chart.Chart {
 	t.Helper()
 	log.SetOutput(io.Discard) // helm tells of each symbolic link
 	c, err := loader.Load(chartFolder)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return c
 }
 
@@ -100,9 +98,7 @@ func TestChart(t *testing.T) {
 	for _, c := range charts {
 		t.Run(c.release, func(t *testing.T) {
 			text, notes, err := render(load(t), c.release, c.values, operatorKinds)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			m := decode(t, text)
 			if m.kinds != c.kinds || !strings.Contains(text, c.holds) {
 				t.Errorf("got %s, want %s, with %s in:\n%s", m.kinds, c.kinds, c.holds, text)
@@ -124,9 +120,7 @@ func TestChart(t *testing.T) {
 func TestChart_without_the_operator(t *testing.T) {
 	for _, values := range []string{"{}", "{serviceMonitor: {enabled: false}, podMonitor: {enabled: true}}"} {
 		text, notes, err := render(load(t), "memdump", values, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		if got := decode(t, text).kinds; got != "ConfigMap Deployment NetworkPolicy Service ServiceAccount" || !strings.Contains(notes, "memdump.monitoring.svc:10147") {
 			t.Errorf("%s: got %s, and the notes:\n%s", values, got, notes)
 		}
@@ -135,9 +129,7 @@ func TestChart_without_the_operator(t *testing.T) {
 
 func TestChart_runbooks(t *testing.T) {
 	text, _, err := render(load(t), "memdump", "{prometheusRule: {runbookBaseURL: 'https://wiki.example/memdump/'}}", operatorKinds)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	for _, rule := range decode(t, text).PrometheusRule.Spec.Groups[0].Rules {
 		if url := rule.Annotations["runbook_url"]; !strings.HasPrefix(url, "https://wiki.example/memdump/docs/runbooks.md#memdump") {
 			t.Errorf("%s: %s", rule.Alert, url)
@@ -176,9 +168,7 @@ func TestChart_refuses(t *testing.T) {
 // the new one's, which may have more.
 func TestChart_reuse_values(t *testing.T) {
 	want, _, err := render(load(t), "memdump", "{}", operatorKinds)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	each(load(t), func(path string, _ map[string]any, _ string) {
 		old := load(t)
 		each(old, func(p string, within map[string]any, key string) {
@@ -201,9 +191,7 @@ func TestChart_README(t *testing.T) {
 			return // a table whose own values are listed, or the value of one that is not
 		}
 		text, err := json.Marshal(within[key])
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		want = append(want, fmt.Sprintf("| `%s` | `%s` |", path, text))
 	})
 	got := regexp.MustCompile("(?m)^\\| `[^|]*` \\| `[^|]*` \\|").FindAllString(read(t, chartFolder+"/README.md"), -1)

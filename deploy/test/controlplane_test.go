@@ -48,9 +48,7 @@ func until(t *testing.T, what string, done func() string) {
 func build(t *testing.T) string {
 	t.Helper()
 	cache, err := os.UserCacheDir()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	bin := filepath.Join(cache, "memdump_exporter", "kubernetes")
 	began := time.Now()
 	// The folder's / at the end makes go build put each tool of go.mod there.
@@ -66,15 +64,11 @@ func (c *controlPlane) start(t *testing.T, name string, args ...string) (logged 
 	t.Helper()
 	file := filepath.Join(c.dir, name+".log")
 	output, err := os.Create(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	cmd := exec.Command(filepath.Join(c.bin, name), args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = c.dir, output, output
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // also when this test is killed
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, cmd.Start())
 	t.Cleanup(func() {
 		cmd.Process.Kill()
 		cmd.Wait()
@@ -89,9 +83,7 @@ func (c *controlPlane) start(t *testing.T, name string, args ...string) (logged 
 func freePort(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer l.Close()
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	return port
@@ -105,9 +97,7 @@ func startControlPlane(t *testing.T) *controlPlane {
 		"--listen-peer-urls="+peer, "--initial-advertise-peer-urls="+peer, "--initial-cluster=default="+peer)
 
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	for file, text := range map[string]string{
 		"service-account.key": string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})),
 		"tokens.csv":          "of-this-test,admin,admin,system:masters\n",
@@ -115,9 +105,7 @@ func startControlPlane(t *testing.T) *controlPlane {
 			clusters: [{name: c, cluster: {server: "https://127.0.0.1:%s", certificate-authority: certificates/apiserver.crt}}],
 			users: [{name: u, user: {token: of-this-test}}]}`, port),
 	} {
-		if err := os.WriteFile(filepath.Join(c.dir, file), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.WriteFile(filepath.Join(c.dir, file), []byte(text), 0o600))
 	}
 	c.start(t, "kube-apiserver", "--etcd-servers="+etcd, "--bind-address=127.0.0.1", "--secure-port="+port, "--cert-dir=certificates",
 		"--service-account-issuer=https://127.0.0.1", "--service-account-key-file=service-account.key", "--service-account-signing-key-file=service-account.key",
@@ -147,9 +135,7 @@ func startControlPlane(t *testing.T) *controlPlane {
 func (c *controlPlane) startOperator(t *testing.T) {
 	t.Helper()
 	module, err := exec.Command("go", "list", "-m", "-f={{.Dir}}", "github.com/prometheus-operator/prometheus-operator").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	c.must(t, "", "kubectl", "apply", "--server-side", "-f", filepath.Join(strings.TrimSpace(string(module)), "example/prometheus-operator-crd"))
 	c.must(t, "", "kubectl", "wait", "--for=condition=Established", "--timeout=1m", "customresourcedefinitions", "--all")
 	c.start(t, "operator", "--apiserver="+c.url, "--web.listen-address=127.0.0.1:0")
@@ -174,8 +160,6 @@ func (c *controlPlane) run(stdin, name string, args ...string) (string, error) {
 func (c *controlPlane) must(t *testing.T, stdin, name string, args ...string) string {
 	t.Helper()
 	out, err := c.run(stdin, name, args...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return out
 }

@@ -45,9 +45,7 @@ func TestKubernetes(t *testing.T) {
 	c.must(t, "", "kubectl", "apply", "--server-side", "--namespace=kustomized", "-k", "../kubernetes")
 	for _, chart := range charts {
 		text, _, err := render(load(t), chart.release, chart.values, operatorKinds)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		c.must(t, text, "kubectl", "apply", "--server-side", "-f", "-")
 	}
 	c.refuses(t)
@@ -99,16 +97,12 @@ func (c *controlPlane) release(t *testing.T) {
 func (c *controlPlane) admit(t *testing.T, namespace string) int {
 	t.Helper()
 	var deployments appsv1.DeploymentList
-	if err := json.Unmarshal([]byte(c.must(t, "", "kubectl", "--namespace="+namespace, "get", "deployments", "-o=json")), &deployments); err != nil {
-		t.Fatal(err)
-	}
+	must(t, json.Unmarshal([]byte(c.must(t, "", "kubectl", "--namespace="+namespace, "get", "deployments", "-o=json")), &deployments))
 	for i, deployment := range deployments.Items {
 		pod := corev1.Pod{ObjectMeta: deployment.Spec.Template.ObjectMeta, Spec: deployment.Spec.Template.Spec}
 		pod.APIVersion, pod.Kind, pod.Name = "v1", "Pod", deployment.Name
 		text, err := json.Marshal(pod)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		c.must(t, string(text), "kubectl", "create", "--namespace="+namespace, "-f", "-")
 		c.must(t, "", "kubectl", "patch", "pod", pod.Name, "--namespace="+namespace, "--subresource=status", "--type=merge",
 			fmt.Sprintf(`--patch={"status": {"phase": "Running", "podIP": "192.0.2.%d", "podIPs": [{"ip": "192.0.2.%d"}]}}`, i+1, i+1))
@@ -152,9 +146,7 @@ spec:
 		if err != nil {
 			return err.Error()
 		}
-		if err := json.Unmarshal([]byte(out), &secret); err != nil {
-			t.Fatal(err)
-		}
+		must(t, json.Unmarshal([]byte(out), &secret))
 		zipped, err := gzip.NewReader(strings.NewReader(string(secret.Data["prometheus.yaml.gz"])))
 		if err != nil {
 			return err.Error()
@@ -174,19 +166,13 @@ spec:
 	t.Logf("the scrape job that the operator wrote of deploy/kubernetes:\n%s", job[:strings.LastIndex(job, "\n")])
 
 	var rules corev1.ConfigMapList
-	if err := json.Unmarshal([]byte(c.must(t, "", "kubectl", "--namespace=prometheus", "get", "configmaps", "-l=prometheus-name=all", "-o=json")), &rules); err != nil {
-		t.Fatal(err)
-	}
+	must(t, json.Unmarshal([]byte(c.must(t, "", "kubectl", "--namespace=prometheus", "get", "configmaps", "-l=prometheus-name=all", "-o=json")), &rules))
 	files := 0
 	for _, rules := range rules.Items {
-		if err := os.MkdirAll(filepath.Join(c.dir, "rules", rules.Name), 0o700); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.MkdirAll(filepath.Join(c.dir, "rules", rules.Name), 0o700))
 		for name, text := range rules.Data {
 			files++
-			if err := os.WriteFile(filepath.Join(c.dir, "rules", rules.Name, name), []byte(text), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			must(t, os.WriteFile(filepath.Join(c.dir, "rules", rules.Name, name), []byte(text), 0o600))
 		}
 	}
 	if want := len(charts) - 1 + 2; files != want { // one chart has none
@@ -211,13 +197,9 @@ spec:
 func (c *controlPlane) load(t *testing.T, text string) *config.Config {
 	t.Helper()
 	file := filepath.Join(c.dir, "prometheus.yaml")
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(file, []byte(text), 0o600))
 	cfg, err := config.LoadFile(file, false, promslog.NewNopLogger())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return cfg
 }
 
@@ -241,16 +223,12 @@ func (c *controlPlane) targets(t *testing.T, cfg *config.Config) {
 	}
 
 	scrapes, err := cfg.GetScrapeConfigs()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	registry := prometheus.NewRegistry()
 	metrics, err := discovery.CreateAndRegisterSDMetrics(registry)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	manager := discovery.NewManager(ctx, promslog.NewNopLogger(), registry, metrics)
 	go manager.Run()
 
@@ -258,9 +236,7 @@ func (c *controlPlane) targets(t *testing.T, cfg *config.Config) {
 	for _, job := range scrapes {
 		discoveries[job.JobName], byName[job.JobName] = job.ServiceDiscoveryConfigs, job
 	}
-	if err := manager.ApplyConfig(discoveries); err != nil {
-		t.Fatal(err)
-	}
+	must(t, manager.ApplyConfig(discoveries))
 	var found map[string][]*targetgroup.Group
 	for _, want := range []struct {
 		job, labels       string
@@ -302,9 +278,7 @@ func relabelled(t *testing.T, cfg *config.ScrapeConfig, groups []*targetgroup.Gr
 		for _, target := range group.Targets {
 			discovered++
 			all, err := scrape.PopulateLabels(labels.NewBuilder(labels.EmptyLabels()), cfg, target, group.Labels)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			if all.IsEmpty() {
 				continue
 			}

@@ -49,12 +49,18 @@ type manifests struct {
 	kinds string // in order, joined by blanks
 }
 
-func read(t *testing.T, file string) string {
+// must ends a test that can't go on.
+func must(t *testing.T, err error) {
 	t.Helper()
-	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+func read(t *testing.T, file string) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	must(t, err)
 	return string(text)
 }
 
@@ -177,9 +183,7 @@ func (m *manifests) check(t *testing.T) {
 	}
 
 	evaluator, err := policy.NewEvaluator(policy.DefaultChecks())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	restricted := api.LevelVersion{Level: api.LevelRestricted, Version: api.LatestVersion()}
 	if result := policy.AggregateCheckResults(evaluator.EvaluatePod(restricted, &pod.ObjectMeta, &pod.Spec)); !result.Allowed {
 		t.Errorf("not a restricted pod: %s", result.ForbiddenDetail())
@@ -242,21 +246,15 @@ func TestKustomization(t *testing.T) {
 		"apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: memdump-exporter\nspec:\n" +
 		regexp.MustCompile("(?m)^.").ReplaceAllString(read(t, "../../dashboards/alerts.yaml"), "  $0")
 	if *update {
-		if err := os.WriteFile("../kubernetes/prometheusrule.yaml", []byte(rule), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.WriteFile("../kubernetes/prometheusrule.yaml", []byte(rule), 0o644))
 	}
 	if read(t, "../kubernetes/prometheusrule.yaml") != rule {
 		t.Error("prometheusrule.yaml is not dashboards/alerts.yaml; go test . -update writes it")
 	}
 	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), "../kubernetes")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	text, err := built.AsYaml()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	m := decode(t, string(text))
 	if want := "ConfigMap ConfigMap Deployment NetworkPolicy PrometheusRule Service ServiceAccount ServiceMonitor"; m.kinds != want {
 		t.Errorf("got %s, want %s", m.kinds, want)

@@ -2,6 +2,7 @@ package influxtest
 
 import (
 	"io"
+	"log"
 	"math"
 	"net/http"
 	"net/http/httputil"
@@ -41,14 +42,7 @@ func LimitFiles(tb testing.TB, influxdb, server string, limit int) *FileLimit {
 			break
 		}
 	}
-	target, err := url.Parse(influxdb)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	transport := &http.Transport{MaxIdleConnsPerHost: 16}
-	tb.Cleanup(transport.CloseIdleConnections)
-	proxy := httputil.NewSingleHostReverseProxy(target)
-	proxy.Transport = transport
+	proxy := Forward(tb, influxdb)
 	l.URL = Handle(tb, func(w http.ResponseWriter, r *http.Request) {
 		if !l.allows(r.URL.Query().Get("q")) {
 			w.WriteHeader(l.refusal.Response.Status)
@@ -58,6 +52,21 @@ func LimitFiles(tb testing.TB, influxdb, server string, limit int) *FileLimit {
 		proxy.ServeHTTP(w, r)
 	})
 	return l
+}
+
+// Forward is a handler that hands on to a server, for a front to do so when it will.
+func Forward(tb testing.TB, server string) http.Handler {
+	tb.Helper()
+	target, err := url.Parse(server)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	transport := &http.Transport{MaxIdleConnsPerHost: 16}
+	tb.Cleanup(transport.CloseIdleConnections)
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	proxy.Transport = transport
+	proxy.ErrorLog = log.New(io.Discard, "", 0) // that a client leaves, or the server is away, is for the test to see
+	return proxy
 }
 
 // Holds tells which points there are.

@@ -256,6 +256,21 @@ func (t Truth) Last() (float64, bool) {
 	return seconds, t.HasLast
 }
 
+// Figures are the values of the exporter's six gauges, by query; the mean and the newest dump only where there are such.
+func (t Truth) Figures() map[string]float64 {
+	figures := map[string]float64{
+		"dumps": float64(t.Dumps), "dumped_vms": float64(t.DumpedVMs),
+		"compressed_bytes": float64(t.CompressedBytes), "monitored_vms": float64(t.MonitoredVMs),
+	}
+	if mean, ok := t.Mean(); ok {
+		figures["duration_mean"] = mean
+	}
+	if last, ok := t.Last(); ok {
+		figures["last_dump"] = last
+	}
+	return figures
+}
+
 // Truth counts all points afresh. Telemetry counts from nowNs-lookback to nowNs, both included; dumps always.
 func (h *History) Truth(nowNs int64, lookback time.Duration) Truth {
 	var t Truth
