@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"memdump_exporter/influx/influxtest"
 	"net"
 	"net/http"
 	"os"
@@ -17,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"memdump_exporter/influx/influxtest"
 )
 
 // Every question goes by a toxiproxy to the real InfluxDB, or one of six does.
