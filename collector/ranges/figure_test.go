@@ -560,7 +560,7 @@ func TestFigure_outOfTime(t *testing.T) {
 				break
 			}
 		}
-		time.Sleep(time.Minute)
+		f = New[ids](f.config)
 		_, state, err := f.Over(t.Context(), All, func(_ context.Context, r Range) (ids, error) {
 			if r.To == All.To {
 				return nil, errFailed
