@@ -44,9 +44,9 @@ func TestIdentity(t *testing.T) {
 	}
 }
 
-// TestIdentify: the identity is asked for again when an answer contradicts it or a failure
+// TestIdentify_changes: the identity is asked for again when an answer contradicts it or a failure
 // makes it doubtful, and never otherwise.
-func TestIdentify(t *testing.T) {
+func TestIdentify_changes(t *testing.T) {
 	const good = `{"results":[{}]}`
 	for name, tt := range map[string]struct {
 		ping   string // version
