@@ -104,7 +104,7 @@ func (d *answerDecoder) series() error {
 	row.Measurement = ""
 	clear(row.Tags)
 	// A null would leave what stands there from the series before.
-	clear(row.columns[:cap(row.columns)])
+	clear(row.columns)
 	row.columns = row.columns[:0]
 	return d.object(func(key string) (err error) {
 		switch key {

@@ -133,7 +133,6 @@ func NewTransport(tlsConfig *tls.Config) *http.Transport {
 		MaxIdleConnsPerHost:    8,
 		IdleConnTimeout:        90 * time.Second,
 		MaxResponseHeaderBytes: 64 << 10,
-		DisableCompression:     true,
 	}
 }
 

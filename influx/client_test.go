@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -71,6 +72,7 @@ func TestQuery_bodies(t *testing.T) {
 		"long row":                 {200, strings.Replace(whole, `[0,25]`, `[0,25,1]`, 1), influx.ErrMalformed},
 		"bytes that are no text":   {200, strings.Replace(whole, `"time"`, "\"t\xffme\"", 1), influx.ErrMalformed},
 		"nested value":             {200, strings.Replace(whole, `25`, `[25]`, 1), influx.ErrMalformed},
+		"object for a value":       {200, strings.Replace(whole, `25`, `{}`, 1), influx.ErrMalformed},
 		"column that is no name":   {200, strings.Replace(whole, `"time"`, `1`, 1), influx.ErrMalformed},
 		"series that is no list":   {200, `{"results":[{"series":{}}]}`, influx.ErrMalformed},
 		"series that is null":      {200, `{"results":[{"series":null}]}`, influx.ErrMalformed},
@@ -81,6 +83,7 @@ func TestQuery_bodies(t *testing.T) {
 		"not found":                {404, `Not found`, influx.ErrNotFound},
 		"multiple choices":         {300, ``, influx.ErrRedirected},
 		"not modified":             {304, ``, influx.ErrRedirected},
+		"words too far away":       {400, strings.Repeat(" ", 4<<10) + "database not found", influx.ErrRefused},
 		"method not allowed":       {405, ``, influx.ErrRefused},
 		"unprocessable":            {422, ``, influx.ErrRefused},
 		"too many requests":        {429, ``, influx.ErrOverloaded},
@@ -91,6 +94,8 @@ func TestQuery_bodies(t *testing.T) {
 		"partial content":          {206, whole, influx.ErrMalformed},
 		"query timeout of 1.x":     {200, `{"results":[{"error":"query-timeout limit exceeded"}]}`, influx.ErrTimeout},
 		"concurrency limit of 1.x": {200, `{"results":[{"error":"max-concurrent-queries limit exceeded(1, 1)"}]}`, influx.ErrOverloaded},
+		"series limit of 1.x":      {200, `{"results":[{"error":"max-select-series limit exceeded: (2/1)"}]}`, influx.ErrOverloaded},
+		"memory of 3.x":            {500, `Resources exhausted: Failed to allocate additional 1024 bytes`, influx.ErrOverloaded},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -103,7 +108,7 @@ func TestQuery_bodies(t *testing.T) {
 			switch {
 			case tt.want == "" && err != nil:
 				t.Errorf("%v, want no error", err)
-			case tt.want != "" && (!errors.As(err, &own) || own.Kind != tt.want || own.Status != tt.status):
+			case tt.want != "" && (!errors.As(err, &own) || own.Kind != tt.want || own.Status != tt.status || !slices.Contains(influx.Kinds(), own.Kind)):
 				t.Errorf("%v, %+v, want %s", err, own, tt.want)
 			case tt.want == influx.ErrMalformed && errors.Is(err, io.ErrUnexpectedEOF):
 				t.Errorf("%v: it did not end", err)
@@ -151,14 +156,17 @@ func TestQuery_bound(t *testing.T) {
 
 // TestQuery_boundOfRow: an answer may be long, but what has to be held of it may not.
 func TestQuery_boundOfRow(t *testing.T) {
-	row := `[0,"` + strings.Repeat("a", 100_000) + `"]`
-	for values, want := range map[string]int{strings.Repeat(row+",", 29) + row: 30, `[0,"` + strings.Repeat("a", 2<<20) + `"]`: -1} {
+	row := `[0,"` + strings.Repeat("a", 1_000_000) + `"]`
+	for values, want := range map[string]int{row + "," + row: 2, `[0,"` + strings.Repeat("a", 2<<20) + `"]`: -1} {
 		url := influxtest.Handle(t, func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, strings.Replace(whole, "[0,25]", values, 1))
 		})
 		rows, err := ask(context.Background(), newClient(t, url, "db", token), 16<<20)
 		if want >= 0 && (err != nil || rows != want) || want < 0 && !errors.Is(err, influx.ErrTooLarge) {
 			t.Errorf("%d rows of %d bytes: %d rows, %v", want, len(values), rows, err)
+		}
+		if _, err := ask(context.Background(), newClient(t, url, "db", token), 0); !errors.Is(err, influx.ErrTooLarge) {
+			t.Errorf("%d bytes, beyond the default: %v, want too_large", len(values), err)
 		}
 	}
 }
@@ -167,6 +175,8 @@ func TestQuery_boundOfRow(t *testing.T) {
 func TestRow_Int64(t *testing.T) {
 	for value, want := range map[string]string{
 		"7": "7", "-0": "0", "0.0": "0", "7.0": "7", "1e3": "1000", "9223372036854775807": "9223372036854775807",
+		"9007199254740991.0": "9007199254740991", "9007199254740992.0": "", "-9007199254740992.0": "",
+		"0." + strings.Repeat("0", 400) + "1": "", "0." + strings.Repeat("0", 400) + "9": "",
 		"7.5": "", "1e-400": "", "9223372036854775808": "", "1e999": "", `"7"`: "", "null": "", "true": "",
 	} {
 		url := influxtest.Handle(t, func(w http.ResponseWriter, _ *http.Request) {

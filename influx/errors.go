@@ -187,7 +187,7 @@ func classify(status int, text string) Kind {
 		return ErrFileLimit
 	case says("database not found", "default retention policy not set"):
 		return ErrDatabaseNotFound
-	case says("query-timeout limit exceeded", "query timed out"), status == http.StatusGatewayTimeout:
+	case says("query-timeout limit exceeded"), status == http.StatusGatewayTimeout:
 		return ErrTimeout
 	case says("max-concurrent-queries", "max-select", "resources exhausted"),
 		status == http.StatusTooManyRequests, status == http.StatusServiceUnavailable:

@@ -2,13 +2,16 @@ package influx
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 )
 
 func TestError(t *testing.T) {
@@ -75,6 +78,42 @@ func TestEnded(t *testing.T) {
 		}
 		if got := ended(tt.ctx, err); !errors.Is(got, tt.want) {
 			t.Errorf("%v, and the context says %v: %v, want %v", tt.err, context.Cause(tt.ctx), got, tt.want)
+		}
+		if kind := Kind(""); errors.As(tt.want, &kind) && !slices.Contains(Kinds(), kind) {
+			t.Errorf("Kinds misses %s", kind)
+		}
+	}
+}
+
+// TestQuery_broken: what breaks a connection is the end of the context, where that has
+// ended, and no secret is told, whatever is said of it.
+func TestQuery_broken(t *testing.T) {
+	for name, respond := range map[string]func(error) (*http.Response, error){
+		"before the answer": func(err error) (*http.Response, error) { return nil, err },
+		"in the answer": func(err error) (*http.Response, error) {
+			return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(iotest.ErrReader(err))}, nil
+		},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		var ends bool
+		client, err := New(Config{URL: "http://influxdb.test", Database: "db", Username: "u", Password: func() (string, error) { return canary, nil },
+			Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+				if ends {
+					cancel()
+				}
+				return respond(fmt.Errorf("%s, %s", canary, r.Header.Get("Authorization")))
+			})})
+		if err != nil {
+			t.Fatal(err)
+		}
+		none := func(Row) error { return nil }
+		encoded := base64.StdEncoding.EncodeToString([]byte("u:" + canary))
+		if err := client.Query(ctx, Question{}, none); err == nil || strings.Contains(err.Error(), canary) || strings.Contains(err.Error(), encoded) {
+			t.Errorf("%s: %v", name, err)
+		}
+		ends = true
+		if err := client.Query(ctx, Question{}, none); !errors.Is(err, ErrCanceled) {
+			t.Errorf("%s, when the context has ended: %v", name, err)
 		}
 	}
 }

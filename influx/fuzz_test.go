@@ -99,6 +99,7 @@ func FuzzAnswer(f *testing.F) {
 		`{"columns":["a","b"],"values":[[1]]}`, `{"columns":["a"],"values":[[1,2]]}`, `{"values":[[1]],"columns":["a"]}`, `{"columns":["a"],"values":[[[1]]]}`, `{"columns":["a"],"values":[{}]}`,
 		`{"columns":["a"],"values":[null]}`, `{"columns":["a","b"],"values":[[1,2]]},{"columns":["c",null],"values":[[1,2]]}`, `{"tags":{"a":"b"},"columns":["a"],"values":[[1]]},{"columns":["a"],"values":[[1]]}`,
 		`{"name":"m","columns":["a"],"values":[[1]]},{"columns":["a"],"values":[[1]]}`, `{"columns":["a"],"values":[[1]]},{"values":[[1]]}`,
+		`{"columns":["a","b"],"values":[[1,2]]},{"columns":["c"],"values":[[1]]},{"columns":["d",null],"values":[[1,2]]}`,
 		`{"partial":true}`, `{}],"error":"x","series":[`, `{}],"partial":true,"series":[`, `{}]},{"series":[`, `{}`, `{"name":1}`, `{"name":"\ud800"}`,
 	} {
 		f.Add([]byte(`{"results":[{"series":[`+series+`]}]}`), uint16(4096), byte(7))

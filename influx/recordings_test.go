@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
+	"net/http"
 	"reflect"
 	"slices"
 	"strings"
@@ -264,6 +265,27 @@ func TestIdentify_recordings(t *testing.T) {
 				t.Errorf("requests %q, want one ping", got)
 			}
 		})
+	}
+}
+
+// TestServerError_recordings: whatever its status, a server's refusal is no failure of
+// the server's.
+func TestServerError_recordings(t *testing.T) {
+	for _, server := range influxtest.Servers() {
+		scenarios, err := influxtest.Scenarios(server)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, scenario := range scenarios {
+			for _, e := range influxtest.MustLoad(t, server, scenario).Exchanges {
+				if e.Request.Path != "/query" || e.Response.Status == http.StatusOK || e.Request.Headers["Accept"] != "" { // which we never send
+					continue
+				}
+				if err := influx.ServerError(e.Response.Status, []byte(e.Response.Body)); errors.Is(err, influx.ErrServer) || errors.Is(err, influx.ErrMalformed) {
+					t.Errorf("%s, %s, %s: %v", server, scenario, e.Label, err)
+				}
+			}
+		}
 	}
 }
 

@@ -32,20 +32,21 @@ func TestIdentity(t *testing.T) {
 		{"", `{"version":"1\u001b\ufffd.8"}`, Server{1, "1.8"}},
 		{"", `{"version":"\u001bv1.8"}`, Server{1, "1.8"}},
 		{"1.8-" + canary, "", Server{1, "1.8-<secret>"}},
+		{"v3cr3t", "", Server{1, "<secret>"}},
 		{"1.8-" + strings.Repeat("x", 36), "", Server{1, "1.8-" + strings.Repeat("x", 36)}},
 		{"1.8-" + strings.Repeat("x", 35) + "é", "", Server{1, "1.8-" + strings.Repeat("x", 35)}},
 	} {
 		header := http.Header{}
 		header.Set(versionHeader, tt.header)
-		if got := identity(header, []byte(tt.body), secrets{canary}); got != tt.want {
+		if got := identity(header, []byte(tt.body), secrets{canary, "v3cr3t"}); got != tt.want {
 			t.Errorf("%q, %s: %+v, want %+v", tt.header, tt.body, got, tt.want)
 		}
 	}
 }
 
-// TestIdentify: the identity is asked for again when an answer contradicts it or a failure
+// TestIdentify_changes: the identity is asked for again when an answer contradicts it or a failure
 // makes it doubtful, and never otherwise.
-func TestIdentify(t *testing.T) {
+func TestIdentify_changes(t *testing.T) {
 	const good = `{"results":[{}]}`
 	for name, tt := range map[string]struct {
 		ping   string // version

@@ -28,7 +28,7 @@ func (a ids) Merge(b ids) (ids, error) {
 	slices.Sort(both)
 	for i := range both[min(1, len(both)):] {
 		if both[i] == both[i+1] {
-			return nil, fmt.Errorf("the point %d is counted twice", both[i])
+			return both, fmt.Errorf("the point %d is counted twice", both[i])
 		}
 	}
 	return both, nil
@@ -520,7 +520,7 @@ func TestFigure_refused(t *testing.T) {
 		}
 		for range 50 {
 			before := s.questions
-			if _, _, err := f.Over(t.Context(), All, refuse); !errors.Is(err, ErrTooWide) || s.questions-before > 100 {
+			if _, _, err := f.Over(t.Context(), All, refuse); !errors.Is(err, ErrTooWide) || s.questions-before > 100 || len(f.refusals) > 0 {
 				t.Fatalf("%v after %d questions", err, s.questions-before)
 			}
 			time.Sleep(time.Minute)
@@ -538,7 +538,7 @@ func TestFigure_refused(t *testing.T) {
 func TestFigure_outOfTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := New[ids](Config{Mode: Cached, Settle: 24 * time.Hour, Now: time.Now})
-		ranges := 0
+		ranges, begin := 0, time.Now()
 		for calls := 1; ; calls++ {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			_, state, err := f.Over(ctx, All, func(ctx context.Context, _ Range) (ids, error) {
@@ -557,10 +557,13 @@ func TestFigure_outOfTime(t *testing.T) {
 				t.Fatalf("call %d: %d ranges of %d, %d refusals, %v", calls, state.Ranges, ranges, len(f.refusals), err)
 			}
 			if err == nil {
+				if !state.OldestCheck.Equal(begin) {
+					t.Errorf("asked %v after the beginning, want when the question began", state.OldestCheck.Sub(begin))
+				}
 				break
 			}
 		}
-		time.Sleep(time.Minute)
+		f = New[ids](f.config)
 		_, state, err := f.Over(t.Context(), All, func(_ context.Context, r Range) (ids, error) {
 			if r.To == All.To {
 				return nil, errFailed
@@ -604,9 +607,13 @@ func TestFigure_jumps(t *testing.T) {
 		f := New[ids](Config{Mode: Cached, Settle: time.Hour, Now: time.Now})
 		for _, age := range []time.Duration{64 * time.Hour, 32 * time.Hour, 30 * time.Minute, 24 * time.Hour} {
 			span := Range{time.Now().Add(-age).UnixNano(), All.To}
+			s.asked = nil
 			got, state, err := call(f, s, span, 10*time.Second)
 			if err != nil || state.Ranges > 15 {
 				t.Fatalf("%+v, %v", state, err)
+			}
+			if i := slices.IndexFunc(s.asked, func(r Range) bool { return r.From < span.From }); i >= 0 {
+				t.Errorf("asked about %v, and the span is %v", s.asked[i], span)
 			}
 			tiled(t, f, span)
 			sameIDs(t, got, s.truth(Range{f.tiles[0].From, All.To}))

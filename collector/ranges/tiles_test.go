@@ -214,6 +214,37 @@ func TestFigure_cut(t *testing.T) {
 	}
 }
 
+// TestFigure_base: whatever happens to closed ranges, what is merged is what they hold,
+// though one more had been closed by a call that failed.
+func TestFigure_base(t *testing.T) {
+	for name, change := range map[string]func(*Figure[ids]){
+		"nothing":               func(*Figure[ids]) {},
+		"the oldest is asked":   func(f *Figure[ids]) { f.keep(0, result[ids]{partial: ids{1}, asked: time.Unix(0, now)}) },
+		"the newest is asked":   func(f *Figure[ids]) { f.keep(1, result[ids]{partial: ids{2}, asked: time.Unix(0, now)}) },
+		"the oldest is outside": func(f *Figure[ids]) { f.arrange(now, Range{now - 19*hour, All.To}) },
+		"two are one":           func(f *Figure[ids]) { f.join(now) },
+	} {
+		for _, closes := range []bool{false, true} {
+			f := figureOf(time.Hour, now-30*hour, now-20*hour, now-15*hour, now-hour-1, All.To)
+			if _, err := f.merged(); err != nil || f.baseTiles != 2 {
+				t.Fatalf("%d of the ranges are closed, %v", f.baseTiles, err)
+			}
+			if closes {
+				f.keep(2, result[ids]{partial: f.tiles[2].partial, asked: time.Unix(0, now)})
+			}
+			change(f)
+			var want ids
+			for _, t := range f.tiles {
+				want = slices.Concat(want, t.partial)
+			}
+			slices.Sort(want)
+			if got, err := f.merged(); err != nil || !slices.Equal(got, want) {
+				t.Errorf("%s: %v, %v, want %v", name, got, err, want)
+			}
+		}
+	}
+}
+
 // TestFigure_due: the open, the one that is nearest to its limit once that is half-way,
 // and what would pass it before the next call.
 func TestFigure_due(t *testing.T) {
