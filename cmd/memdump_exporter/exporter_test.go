@@ -182,14 +182,16 @@ func (s socket) start(t *testing.T, script string, env []string, stderr io.Write
 // until waits for what no signal tells of, and tells how long that took.
 func until(t *testing.T, within time.Duration, what string, holds func() error) time.Duration {
 	t.Helper()
-	for began := time.Now(); ; time.Sleep(within / 500) {
+	for began := time.Now(); ; {
 		err := holds()
-		if took := time.Since(began); err == nil {
+		took := time.Since(began)
+		if err == nil {
 			return took
 		} else if took > within {
 			t.Errorf("not within %v: %s: %v", within, what, err)
 			return took
 		}
+		time.Sleep(time.Millisecond + took/50)
 	}
 }
 
