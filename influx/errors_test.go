@@ -108,11 +108,11 @@ func TestQuery_broken(t *testing.T) {
 		}
 		none := func(Row) error { return nil }
 		encoded := base64.StdEncoding.EncodeToString([]byte("u:" + canary))
-		if err := client.Query(ctx, Question{}, none); err == nil || strings.Contains(err.Error(), canary) || strings.Contains(err.Error(), encoded) {
+		if err := client.Query(ctx, Request{}, none); err == nil || strings.Contains(err.Error(), canary) || strings.Contains(err.Error(), encoded) {
 			t.Errorf("%s: %v", name, err)
 		}
 		ends = true
-		if err := client.Query(ctx, Question{}, none); !errors.Is(err, ErrCanceled) {
+		if err := client.Query(ctx, Request{}, none); !errors.Is(err, ErrCanceled) {
 			t.Errorf("%s, when the context has ended: %v", name, err)
 		}
 	}
