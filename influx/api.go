@@ -14,8 +14,7 @@ const (
 	APIV3Query API = "v3-query"
 )
 
-// APIs returns what Config.API can be.
-func APIs() []API { return []API{APIAuto, APIInfluxQL, APIV3Query} }
+var apis = []API{APIAuto, APIInfluxQL, APIV3Query}
 
 // API returns which API to ask: the configured one, or what was found. APIAuto means
 // that what answers does not present itself as InfluxDB: where /query is not found,

@@ -94,10 +94,10 @@ func New(c Config) (*Client, error) {
 		return wrong("URL", "must hold no query and no fragment: the database has its own setting")
 	case c.Database == "":
 		return wrong("Database", "is empty: expected a name such as vmstats")
-	case !slices.Contains(APIs(), c.API):
-		return wrong("API", fmt.Sprintf("is %q: expected one of %q", c.API, APIs()))
-	case !slices.Contains(Schemes(), c.Scheme):
-		return wrong("Scheme", fmt.Sprintf("is %q: expected one of %q", c.Scheme, Schemes()))
+	case !slices.Contains(apis, c.API):
+		return wrong("API", fmt.Sprintf("is %q: expected one of %q", c.API, apis))
+	case !slices.Contains(schemes, c.Scheme):
+		return wrong("Scheme", fmt.Sprintf("is %q: expected one of %q", c.Scheme, schemes))
 	case c.Username != "" && c.Token != nil:
 		return wrong("Username", "is set beside a token: only one of them can be sent")
 	case c.Password != nil && c.Username == "":

@@ -25,8 +25,7 @@ const (
 	SchemeBearer Scheme = "Bearer"
 )
 
-// Schemes returns what Config.Scheme can be.
-func Schemes() []Scheme { return []Scheme{SchemeAuto, SchemeBasic, SchemeToken, SchemeBearer} }
+var schemes = []Scheme{SchemeAuto, SchemeBasic, SchemeToken, SchemeBearer}
 
 // tokenUser stands for the user where a token goes out as Basic: 2.x and 3.x take
 // any (influxtest: recording auth).
