@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-
-	"memdump_exporter/collector/ranges"
 )
 
 // VM is a monitored VM and its newest dump.
@@ -86,6 +84,18 @@ func (c *Collector) monitored(answers []answer, now time.Time) ([]VM, bool) {
 	return vms, true
 }
 
+// membersOf returns the partial answer of one of the queries for VMs; false when it is not
+// known.
+func membersOf(figures []figure, answers []answer, query string) (members, bool) {
+	for i, f := range figures {
+		if f.query == query && answers[i].err == nil {
+			m, ok := answers[i].partial.(members)
+			return m, ok
+		}
+	}
+	return nil, false
+}
+
 // newestOf returns the time of the newest dump under an identity or a name; writers put
 // either into vmid.
 func newestOf(dumped members, id, name string) (last time.Time) {
@@ -97,8 +107,4 @@ func newestOf(dumped members, id, name string) (last time.Time) {
 		}
 	}
 	return last
-}
-
-func (c *Collector) lookback(now time.Time) ranges.Range {
-	return ranges.Range{From: now.Add(-c.TelemetryLookback).UnixNano(), To: now.UnixNano() + 1}
 }

@@ -2,7 +2,6 @@ package collector
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
@@ -137,20 +136,4 @@ func (d *Day) add(row influx.Row) error {
 	bytes, _, err := countIfAny(row, "bytes")
 	d.Dumps, d.Bytes = d.Dumps+int64(dumps), d.Bytes+int64(bytes)
 	return err
-}
-
-// Text returns a tag or field of text; false when the record has none.
-func (r Record) Text(column string) (string, bool) {
-	text, ok := r.Value(column).(string)
-	return text, ok
-}
-
-// Number returns a numeric field; false when the record has none.
-func (r Record) Number(column string) (float64, bool) {
-	number, ok := r.Value(column).(json.Number)
-	if !ok {
-		return 0, false
-	}
-	f, err := number.Float64()
-	return f, err == nil
 }

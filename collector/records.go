@@ -2,6 +2,7 @@ package collector
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -22,6 +23,22 @@ type Record struct {
 
 // Value returns a column's value as influx.Row.Value does.
 func (r Record) Value(column string) any { return r.values[slices.Index(recordColumns, column)] }
+
+// Text returns a tag or field of text; false when the record has none.
+func (r Record) Text(column string) (string, bool) {
+	text, ok := r.Value(column).(string)
+	return text, ok
+}
+
+// Number returns a numeric field; false when the record has none.
+func (r Record) Number(column string) (float64, bool) {
+	number, ok := r.Value(column).(json.Number)
+	if !ok {
+		return 0, false
+	}
+	f, err := number.Float64()
+	return f, err == nil
+}
 
 // query is which records are asked for.
 type query struct {

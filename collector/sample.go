@@ -16,18 +16,6 @@ type sample struct {
 	answers []answer // in the order of the figures
 }
 
-// membersOf returns the partial answer of one of the queries for VMs; false when it is not
-// known.
-func membersOf(figures []figure, answers []answer, query string) (members, bool) {
-	for i, f := range figures {
-		if f.query == query && answers[i].err == nil {
-			m, ok := answers[i].partial.(members)
-			return m, ok
-		}
-	}
-	return nil, false
-}
-
 // Describe sends every descriptor of the table, and of the scrape about itself.
 func (s sample) Describe(ch chan<- *prometheus.Desc) {
 	for _, f := range s.figures {

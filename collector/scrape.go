@@ -43,6 +43,10 @@ func (s *scrape) span(from source) ranges.Range {
 	return ranges.All
 }
 
+func (c *Collector) lookback(now time.Time) ranges.Range {
+	return ranges.Range{From: now.Add(-c.TelemetryLookback).UnixNano(), To: now.UnixNano() + 1}
+}
+
 func (s *scrape) measurement(from source) string {
 	if from == telemetry {
 		return s.TelemetryMeasurement
