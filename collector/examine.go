@@ -3,7 +3,6 @@ package collector
 import (
 	"context"
 	"slices"
-	"sync"
 
 	"memdump_exporter/influx"
 )
@@ -56,32 +55,4 @@ func (c *Collector) examine(ctx context.Context, m *Measurement) (err error) {
 		m.Tags = append(m.Tags, tag)
 		return err
 	})
-}
-
-// Figures asks for every figure of the table side by side, and returns the monitored VMs
-// as Overview does. It counts for none of the metrics.
-func (c *Collector) Figures(ctx context.Context) (figures []FigureNow, vms []VM, known bool) {
-	run, _ := c.begin(ctx)
-	figures, answers := c.figuresNow(run)
-	vms, known = c.monitored(answers, run.now)
-	return figures, vms, known
-}
-
-func (c *Collector) figuresNow(run *scrape) ([]FigureNow, []answer) {
-	figures, answers := make([]FigureNow, len(c.figures)), make([]answer, len(c.figures))
-	var requests sync.WaitGroup
-	for i, f := range c.figures {
-		requests.Go(func() {
-			a := c.ask(run, f)
-			answers[i] = a
-			now := FigureNow{Query: f.query, Gauge: f.name, Help: f.help, Value: a.value, Known: a.known && a.err == nil,
-				Err: a.err, Took: a.took, Ranges: a.ranges, Statement: f.statement(run)}
-			if a.err != nil {
-				now.Reason = reasonOf(a.err)
-			}
-			figures[i] = now
-		})
-	}
-	requests.Wait()
-	return figures, answers
 }

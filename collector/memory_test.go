@@ -20,7 +20,7 @@ import (
 func failed(c *collector.Collector) (all []string) {
 	for _, status := range c.Statuses() {
 		if status.Err != nil {
-			all = append(all, fmt.Sprintf("%s after %v: %v", status.Query, status.Duration, status.Err))
+			all = append(all, fmt.Sprintf("%s after %v: %v", status.Query, status.Took, status.Err))
 		}
 	}
 	return all

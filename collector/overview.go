@@ -30,18 +30,6 @@ type Overview struct {
 	NewestErr error
 }
 
-// FigureNow is one figure.
-type FigureNow struct {
-	Query, Gauge, Help string
-	Statement          string // as a whole, as it goes out
-	Value              float64
-	Known              bool   // false when there is no value to give
-	Err                error  // why not, when the query failed
-	Reason             string // its name, as in the label {reason}
-	Took               time.Duration
-	Ranges             ranges.State
-}
-
 // Day is what was dumped in one day of UTC.
 type Day struct {
 	Start        time.Time

@@ -16,14 +16,14 @@ const repeatLog = time.Hour
 
 // Status is how the last run of one query went.
 type Status struct {
-	Query    string // value of the label {query}
-	Gauge    string // name of the gauge
-	Asked    bool   // false before the first scrape
-	Err      error  // nil when it succeeded
-	Reason   string // its name, as in the label {reason}
-	Duration time.Duration
-	At       time.Time // when it ended
-	Ranges   ranges.State
+	Query  string // value of the label {query}
+	Gauge  string // name of the gauge
+	Asked  bool   // false before the first scrape
+	Err    error  // nil when it succeeded
+	Reason string // its name, as in the label {reason}
+	Took   time.Duration
+	At     time.Time // when it ended
+	Ranges ranges.State
 
 	failures int       // in a row, for the same reason
 	logged   time.Time // when the last of them was
@@ -45,7 +45,7 @@ func (c *Collector) Statuses() []Status {
 
 // note keeps how a run of a query went, counts its failure, and logs what is news.
 func (c *Collector) note(f figure, a answer, end time.Time) {
-	status := Status{Asked: true, Err: a.err, Duration: a.took, At: end, Ranges: a.ranges}
+	status := Status{Asked: true, Err: a.err, Took: a.took, At: end, Ranges: a.ranges}
 	c.mu.Lock()
 	before := c.last[f.query]
 	if status.Ranges.Ranges == 0 { // not said
