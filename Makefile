@@ -28,7 +28,7 @@ need = command -v $(1) >/dev/null || GOBIN=$(CURDIR)/.cache/bin go install -tags
 
 .PHONY: all help build reproducible image demo test test-metric test-image test-kubernetes test-prometheus bench load soak faults sabotage fuzz check fmt vet lint imports rules units workflows compose vuln clean
 
-all: check test test-metric test-prometheus reproducible ## everything that CI does
+all: check test test-metric test-prometheus reproducible ## what CI does, but for fuzzing
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18

@@ -76,7 +76,7 @@ func TestCost(t *testing.T) {
 	say("A real InfluxDB 1.7.11 on loopback; dumps of %d VMs; telemetry every 5 s for 24 h (scale %v). A scrape each 15 s by the collector's clock.\n\n", costDumpVMs, *costScale)
 	trip, exposition := floor(t, server)
 	say("The floor: one HTTP round trip (GET /ping) %v; a fixed exposition over HTTP %v.\n\n", trip, exposition)
-	say("| dumps | VMs with telemetry | ranges | scrape, p50 | × round trip | InfluxDB's CPU | our CPU | questions | scrape / slowest question |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n")
+	say("| dumps | VMs with telemetry | ranges | scrape, p50 | × round trip | InfluxDB's CPU | our CPU | requests | scrape / slowest request |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n")
 	results := map[string]cost{}
 	row := func(n, vms int, mode ranges.Mode, scrapes int) {
 		c := measure(t, server, n, vms, mode, scrapes, end)
@@ -113,7 +113,7 @@ func TestCost(t *testing.T) {
 		}
 	}
 	questions, refused := front.Asked()
-	say("\nA start on 1e6 dumps behind a file limit of 432, with 10 s for a scrape: whole after %d scrape(s), %v, %d questions, %d of them refused.\n", scrapes, time.Since(begin).Round(10*time.Millisecond), questions, refused)
+	say("\nA start on 1e6 dumps behind a file limit of 432, with 10 s for a scrape: whole after %d scrape(s), %v, %d requests, %d of them refused.\n", scrapes, time.Since(begin).Round(10*time.Millisecond), questions, refused)
 
 	say("\n%s\n", memory(t, 10_000, 32))
 	if *costTable != "" {
@@ -236,7 +236,7 @@ func ownCPU(t *testing.T) time.Duration {
 	return time.Duration(use.Utime.Nano() + use.Stime.Nano())
 }
 
-// timed notes how long each question took.
+// timed notes how long each request took.
 type timed struct {
 	*influx.Client
 	mu    sync.Mutex

@@ -235,12 +235,12 @@ func (c *check) covered(vms []collector.VM) string {
 			never = append(never, strings.TrimSpace(fmt.Sprintf("%s (%s)", visible(vm.Name), visible(vm.ID))))
 		}
 	}
-	more := ""
+	found, more := len(never), ""
 	if extra := len(never) - mostNamed; extra > 0 {
 		never, more = never[:mostNamed], fmt.Sprintf(" and %d more", extra)
 	}
 	if len(never) == 0 {
 		return fmt.Sprintf("each of %d monitored VMs has been dumped", len(vms))
 	}
-	return fmt.Sprintf("of %d monitored VMs never dumped: %s%s", len(vms), strings.Join(never, ", "), more)
+	return fmt.Sprintf("%d of %d monitored VMs never dumped: %s%s", found, len(vms), strings.Join(never, ", "), more)
 }
