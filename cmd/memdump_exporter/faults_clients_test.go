@@ -531,7 +531,7 @@ func (m *matrix) becomes(t *testing.T, what string) {
 		got := ask(nil, http.MethodGet, m.server.URL+"/query?q=SHOW+QUERIES")
 		n := strings.Count(got.body, `"SELECT `)
 		if !strings.Contains(got.body, "SHOW QUERIES") || (n > 0) != (what == "busy") {
-			return fmt.Errorf("%d run, %v", n, got.err)
+			return fmt.Errorf("%d run: %.300s", n, got.body)
 		}
 		return nil
 	})
