@@ -48,19 +48,12 @@ func perVMCollectorAt(t testing.TB, db collector.Database, mode ranges.Mode, c *
 
 // truthOf is what the gauges must say, from the writer of the data.
 func truthOf(h *influxtest.History, now time.Time) map[string]float64 {
-	known := h.Truth(now.UnixNano(), 24*time.Hour)
-	want := map[string]float64{
-		"memdump_up":                     1,
-		"memdump_dumps":                  float64(known.Dumps),
-		"memdump_dumped_vms":             float64(known.DumpedVMs),
-		"memdump_dumps_compressed_bytes": float64(known.CompressedBytes),
-		"memdump_monitored_vms":          float64(known.MonitoredVMs),
-	}
-	if mean, ok := known.Mean(); ok {
-		want["memdump_dump_duration_mean_seconds"] = mean
-	}
-	if last, ok := known.Last(); ok {
-		want["memdump_last_dump_timestamp_seconds"] = last
+	figures := h.Truth(now.UnixNano(), 24*time.Hour).Figures()
+	want := map[string]float64{"memdump_up": 1}
+	for _, q := range monthQueries {
+		if value, ok := figures[q.query]; ok {
+			want[q.gauge] = value
+		}
 	}
 	never, overdue := 0, 0
 	for _, vm := range h.Monitored(now.UnixNano(), 24*time.Hour) {
