@@ -39,9 +39,24 @@ var (
 	record = flag.Bool("record", false, "record, from a real InfluxDB, the answers to questions that testdata lacks")
 )
 
+// influxdb is a real one.
+var influxdb influxtest.Shared
+
+type tests struct{ *testing.M }
+
+// Run ends InfluxDB before leaks are looked for.
+func (m tests) Run() int {
+	code := m.M.Run()
+	if err := influxdb.Stop(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
+}
+
 func TestMain(m *testing.M) {
 	flag.Parse()
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(tests{m})
 }
 
 // recordedNow is the time at which the recordings are asked about.

@@ -16,7 +16,7 @@ import (
 
 // TestCoverage_identity: which dumps are a VM's, on a real InfluxDB.
 func TestCoverage_identity(t *testing.T) {
-	server := influxtest.MustStart(t)
+	server := influxdb.Server(t)
 	now := time.Now().Truncate(time.Microsecond)
 	type dump struct {
 		vmid string
@@ -87,7 +87,7 @@ func TestCoverage_identity(t *testing.T) {
 
 // TestCoverage_firstDump: when a VM is dumped for the first time, the next scrape knows.
 func TestCoverage_firstDump(t *testing.T) {
-	server := influxtest.MustStart(t)
+	server := influxdb.Server(t)
 	now := time.Now().Truncate(time.Microsecond)
 	h := influxtest.Believable(8, now)
 	if err := server.Exec(t.Context(), "CREATE DATABASE first"); err != nil {
@@ -97,7 +97,7 @@ func TestCoverage_firstDump(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := &clock{now}
-	front := influxtest.LimitFiles(t, server.URL, "influxdb-3.8.3", 20)
+	front := influxtest.LimitFiles(t, server.URL, "influxdb-3.8.3", 432)
 	front.Holds(h)
 	col := perVMCollectorAt(t, newClient(t, front.URL, "first"), ranges.Auto, c, 500)
 	sameAll(t, col, h, now, 500)

@@ -189,7 +189,7 @@ func vmsOf(h *influxtest.History, perVM int) map[string]map[string]string {
 // TestKept_fileLimit: on a real InfluxDB behind the limit of InfluxDB 3, as two of its
 // versions refuse, every figure is exact.
 func TestKept_fileLimit(t *testing.T) {
-	server := influxtest.MustStart(t)
+	server := influxdb.Server(t)
 	c := &clock{now: time.Now().Truncate(time.Microsecond)}
 	h := edgy(rand.New(rand.NewPCG(1, 2)), c.now)
 	if err := server.Exec(t.Context(), "CREATE DATABASE edgy"); err != nil {
@@ -220,7 +220,7 @@ func TestKept_fileLimit(t *testing.T) {
 // however time moves, and whatever limit there is: some time after the last change
 // the kept figures are the truth, and so are those of the open range at once.
 func TestKept_random(t *testing.T) {
-	server := influxtest.MustStart(t)
+	server := influxdb.Server(t)
 	for seed := range uint64(2) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 3))
@@ -246,7 +246,7 @@ func TestKept_random(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			for range 20 {
+			for range 15 {
 				c.now = c.now.Add(time.Duration(rng.Int64N(int64(time.Minute))))
 				old := false
 				switch rng.IntN(7) {

@@ -17,7 +17,7 @@ import (
 // TestOverview: figures, days and newest dumps, also where the whole is refused, against
 // what was written.
 func TestOverview(t *testing.T) {
-	server := influxtest.MustStart(t)
+	server := influxdb.Server(t)
 	now := time.Now()
 	h := edgy(rand.New(rand.NewPCG(8, 8)), now)
 	if err := server.Exec(t.Context(), "CREATE DATABASE overview"); err != nil {

@@ -177,7 +177,7 @@ func writtenRecords(h *influxtest.History) (records []map[string]any) {
 // TestRecords_pages: paged through by its links, the whole history is there, once each,
 // also behind the file limit of InfluxDB 3, and whatever is recorded meanwhile.
 func TestRecords_pages(t *testing.T) {
-	server := influxtest.MustStart(t)
+	server := influxdb.Server(t)
 	now := time.Now()
 	h := edgy(rand.New(rand.NewPCG(5, 5)), now)
 	if err := server.Exec(t.Context(), "CREATE DATABASE pages"); err != nil {
@@ -225,7 +225,7 @@ func TestRecords_pages(t *testing.T) {
 
 // TestRecords_filters: by name and by time, with values that need quoting.
 func TestRecords_filters(t *testing.T) {
-	server := influxtest.MustStart(t)
+	server := influxdb.Server(t)
 	now := time.Unix(1762857000, 0)
 	h := &influxtest.History{}
 	for i, name := range []string{`it's`, `a"b`, `c\d`, `x' OR '1'='1`, `ünï`, `;DROP DATABASE filters--`, `e f,g=h`} {
@@ -317,7 +317,7 @@ func TestRecords_refuses(t *testing.T) {
 
 // TestRecords_hostileNames: five hundred hostile names are names, and nothing else.
 func TestRecords_hostileNames(t *testing.T) {
-	server := influxtest.MustStart(t)
+	server := influxdb.Server(t)
 	h := influxtest.Believable(3, time.Now())
 	if err := server.Exec(t.Context(), "CREATE DATABASE names"); err != nil {
 		t.Fatal(err)

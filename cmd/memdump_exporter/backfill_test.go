@@ -69,11 +69,11 @@ func samples(t *testing.T, file string) string {
 	return kept.String()
 }
 
-// TestBackfill: six weeks in hours, and in steps that fit nothing, also where InfluxDB
+// TestBackfill: weeks in hours, and in steps that fit nothing, also where InfluxDB
 // refuses most ranges, are what was written; and what was stopped half-way and taken up
 // again is the same to the byte.
 func TestBackfill(t *testing.T) {
-	server := influxtest.MustStart(t)
+	server := influxdb.Server(t)
 	now := time.Now().Truncate(time.Hour)
 	h := influxtest.Believable(9, now)
 	for i := range 40 { // at the time of a step, and a nanosecond beside
@@ -92,7 +92,7 @@ func TestBackfill(t *testing.T) {
 		from time.Time
 		step time.Duration
 	}{
-		{server.URL, now.Add(-1200 * time.Hour), time.Hour},
+		{server.URL, now.Add(-600 * time.Hour), time.Hour},
 		{limited.URL, now.Add(-500 * time.Hour), time.Hour},
 		{server.URL, now.Add(-500*time.Hour - 7*time.Second), 12345 * time.Second},
 		{limited.URL, now.Add(-700 * time.Hour), 100 * time.Hour},
@@ -128,7 +128,7 @@ func TestBackfill(t *testing.T) {
 		proxy.ServeHTTP(w, r)
 	})
 	file := filepath.Join(dir, "resumed")
-	args := []string{"--influx.url=" + front, "--influx.db=vmstats", "backfill", fmt.Sprint("--from=", now.Add(-1200*time.Hour).Unix()), fmt.Sprint("--to=", now.Unix()), "--output=" + file,
+	args := []string{"--influx.url=" + front, "--influx.db=vmstats", "backfill", fmt.Sprint("--from=", now.Add(-600*time.Hour).Unix()), fmt.Sprint("--to=", now.Unix()), "--output=" + file,
 		"--label=instance=here:10147", `--label=job=mem"dump\`}
 	stops := 0
 	for allowed.Store(5); ; stops++ {
@@ -190,7 +190,7 @@ func firstLines(text string) string { return text[:min(len(text), 600)] }
 
 // TestBackfill_live: the last step is what a scrape says.
 func TestBackfill_live(t *testing.T) {
-	server := influxtest.MustStart(t)
+	server := influxdb.Server(t)
 	h := influxtest.Believable(10, time.Now().Add(-time.Second))
 	store(t, server, "vmstats", h)
 	file := filepath.Join(t.TempDir(), "history")
@@ -205,7 +205,7 @@ func TestBackfill_live(t *testing.T) {
 
 // TestBackfill_refuses: nothing is written for what can't be meant or can't be known.
 func TestBackfill_refuses(t *testing.T) {
-	server := influxtest.MustStart(t)
+	server := influxdb.Server(t)
 	execute(t, server, "CREATE DATABASE nothing")
 	file := filepath.Join(t.TempDir(), "out")
 	must(t, os.WriteFile(file+".part", []byte("another run\n1 2 3 4 5\n"), 0o600))

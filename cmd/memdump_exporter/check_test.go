@@ -31,7 +31,7 @@ var differing = []struct {
 // TestCheck: for each thing that can be wrong, the first line that says so names the
 // cause and what to change.
 func TestCheck(t *testing.T) {
-	server := influxtest.MustStart(t)
+	server := influxdb.Server(t)
 	now := time.Now()
 	h := &influxtest.History{}
 	h.Add(dump("1", time.Unix(1.7e9, 0), first(5)), dump("2", time.Unix(1.7e9+1, 0), first(6)), sample("1", now, map[string]any{"cpu": 1.0}))

@@ -40,7 +40,7 @@ func putInPlace(t *testing.T, file, text string) {
 // TestTokenFile: the next scrape uses what is in the file now, and a file that holds no
 // token is one clear reason, and no request without credentials.
 func TestTokenFile(t *testing.T) {
-	server := influxtest.MustStart(t)
+	server := influxdb.Server(t)
 	store(t, server, "vmstats", influxtest.Believable(5, time.Now()))
 	w := newFront(t, server.URL)
 	file := filepath.Join(t.TempDir(), "token")
@@ -173,7 +173,7 @@ func (a *authority) pair(t *testing.T, name string) tls.Certificate {
 // TestTLS: a server is verified by the CA that is named, and shown a certificate, both
 // as their files are now; not verifying is visible.
 func TestTLS(t *testing.T) {
-	server := influxtest.MustStart(t)
+	server := influxdb.Server(t)
 	h := influxtest.Believable(5, time.Now())
 	store(t, server, "vmstats", h)
 	ca := newAuthority(t)

@@ -29,6 +29,9 @@ import (
 // binary is the exporter as a user builds it.
 var binary string
 
+// influxdb is a real one.
+var influxdb influxtest.Shared
+
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if flag.Lookup("test.fuzz").Value.String() != "" { // whose workers have no use for the binary
@@ -47,6 +50,10 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		code := m.Run()
+		if err := influxdb.Stop(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
 		// toxiproxy leaves its own behind where a connection breaks under a toxic.
 		const toxic = "github.com/Shopify/toxiproxy/v2"
 		if err := goleak.Find(goleak.IgnoreAnyFunction(toxic+"/toxics.(*ToxicStub).Run"),

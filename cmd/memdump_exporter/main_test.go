@@ -13,8 +13,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-
-	"memdump_exporter/influx/influxtest"
 )
 
 func TestRun_answersAndEnds(t *testing.T) {
@@ -186,7 +184,7 @@ func TestExporter_unasked(t *testing.T) {
 
 // TestExporter_letsRequestsFinish: a scrape in flight at SIGTERM is answered, and the process ends with 0.
 func TestExporter_letsRequestsFinish(t *testing.T) {
-	server := influxtest.MustStart(t)
+	server := influxdb.Server(t)
 	w := newFront(t, server.URL)
 	held := w.hold("SELECT")
 	e := startExporter(t, []string{"INFLUX_URL=" + w.URL})

@@ -28,7 +28,7 @@ var pictures = flag.String("pictures", "", "directory to keep the pictures of th
 
 // TestPage_figures: every figure of the page is the truth, as a person would say it.
 func TestPage_figures(t *testing.T) {
-	server := influxtest.MustStart(t)
+	server := influxdb.Server(t)
 	h := influxtest.Believable(6, time.Now())
 	store(t, server, "vmstats", h)
 	w := newFront(t, server.URL)
@@ -142,7 +142,7 @@ func TestPage_browser(t *testing.T) {
 	if dir == "" {
 		dir = t.TempDir()
 	}
-	server := influxtest.MustStart(t)
+	server := influxdb.Server(t)
 	store(t, server, "vmstats", influxtest.Believable(6, time.Now()))
 	store(t, server, "empty", &influxtest.History{})
 	hostile := &influxtest.History{}

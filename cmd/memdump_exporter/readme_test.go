@@ -20,7 +20,7 @@ const readme = "../../README.md"
 // TestREADME_metrics holds the table of metrics against what /metrics says, and that
 // against what has been promised.
 func TestREADME_metrics(t *testing.T) {
-	server := influxtest.MustStart(t)
+	server := influxdb.Server(t)
 	store(t, server, "vmstats", influxtest.Believable(2, time.Now()))
 	scraped := startExporter(t, []string{"INFLUX_URL=" + server.URL}, "--collect.per-vm", "--dumps.max-age=48h").scrape(t)
 	served := make(map[string]string) // metric → type and labels

@@ -7,14 +7,12 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"memdump_exporter/influx/influxtest"
 )
 
 // TestRecords: both paths, HEAD, other methods, and a hundred thousand records in ten
 // pages, whose memory does not grow with the page.
 func TestRecords(t *testing.T) {
-	server := influxtest.MustStart(t)
+	server := influxdb.Server(t)
 	must(t, server.Exec(t.Context(), "CREATE DATABASE vmstats"))
 	const all = 100_000
 	var lines []string

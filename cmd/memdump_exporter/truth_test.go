@@ -138,7 +138,7 @@ func second() map[string]any {
 
 // TestTruth holds the built exporter on a real InfluxDB against what was written.
 func TestTruth(t *testing.T) {
-	server := influxtest.MustStart(t)
+	server := influxdb.Server(t)
 	now := time.Now()
 	monitored := []influxtest.Point{sample("1", now.Add(-time.Minute), map[string]any{"cpu": 1.0})}
 	of := func(points ...influxtest.Point) *influxtest.History {
@@ -210,7 +210,7 @@ func TestTruth(t *testing.T) {
 
 // TestTruth_otherNames: measurements are configuration, and quoted whatever they hold.
 func TestTruth_otherNames(t *testing.T) {
-	server := influxtest.MustStart(t)
+	server := influxdb.Server(t)
 	h := &influxtest.History{}
 	p := dump("1", time.Now(), first(5))
 	h.Add(p)
@@ -371,7 +371,7 @@ func (f *front) taken() []*http.Request {
 // TestScrape_cost: one request for each query of a scrape and one ping in all, over kept
 // connections.
 func TestScrape_cost(t *testing.T) {
-	server := influxtest.MustStart(t)
+	server := influxdb.Server(t)
 	store(t, server, "vmstats", influxtest.Believable(5, time.Now()))
 	w := newFront(t, server.URL)
 	// An existing deployment's environment and nothing else.
@@ -406,7 +406,7 @@ func TestScrape_cost(t *testing.T) {
 
 // TestScrape_oneHangs: one question without an answer costs its own gauge alone.
 func TestScrape_oneHangs(t *testing.T) {
-	server := influxtest.MustStart(t)
+	server := influxdb.Server(t)
 	h := influxtest.Believable(5, time.Now())
 	store(t, server, "vmstats", h)
 	w := newFront(t, server.URL)

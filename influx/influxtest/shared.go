@@ -1,0 +1,83 @@
+package influxtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Shared is one server for the tests of a package, as a start takes more than most tests
+// do. The zero value is ready; tests that stop a server start one of their own.
+type Shared struct {
+	once   sync.Once
+	server *Server
+	dir    string
+	err    error
+}
+
+// Server returns the server, which has no database; what the test makes is dropped at its
+// end.
+func (s *Shared) Server(tb testing.TB) *Server {
+	tb.Helper()
+	s.once.Do(s.start)
+	if s.err != nil {
+		tb.Fatal(s.err)
+	}
+	tb.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := s.server.empty(ctx); err != nil {
+			tb.Error(err)
+		}
+	})
+	return s.server
+}
+
+func (s *Shared) start() {
+	path, err := Influxd(context.Background(), os.Stderr)
+	if err != nil {
+		s.err = err
+		return
+	}
+	if s.dir, s.err = os.MkdirTemp("", "influxtest-"); s.err == nil {
+		s.server, s.err = Start(context.Background(), path, s.dir)
+	}
+}
+
+// Stop ends the server, where a test has used it. It is for the end of TestMain.
+func (s *Shared) Stop() error {
+	if s.server == nil {
+		return nil
+	}
+	return errors.Join(s.server.Stop(), os.RemoveAll(s.dir))
+}
+
+// empty drops all databases.
+func (s *Server) empty(ctx context.Context) error {
+	var answer struct {
+		Results []struct{ Series []struct{ Values [][]string } }
+	}
+	query := "/query?" + url.Values{"q": {"SHOW DATABASES"}}.Encode()
+	if err := s.do(ctx, http.MethodGet, query, "", nil, &answer); err != nil {
+		return fmt.Errorf("list the databases: %w", err)
+	}
+	for _, result := range answer.Results {
+		for _, series := range result.Series {
+			for _, row := range series.Values {
+				// As influx.Ident does, which is a client's.
+				name := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(row[0])
+				if err := s.Exec(ctx, `DROP DATABASE "`+name+`"`); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
