@@ -117,7 +117,7 @@ func New(c Config) *Collector {
 type answer struct {
 	value   float64
 	known   bool // false when there is no value to give
-	partial any  // what the value was made of; nil where a gateway gave it
+	partial any  // what the value was made of; nil where the query failed, or a gateway gave it
 	ranges  ranges.State
 	err     error
 	took    time.Duration
