@@ -126,12 +126,8 @@ type answer struct {
 // ask runs one query.
 func (c *Collector) ask(run *scrape, f figure) (a answer) {
 	begin := c.Now()
-	err := contain(func() error {
-		a = f.ask(run)
-		return a.err
-	})
-	if err != nil {
-		a = answer{err: err, ranges: a.ranges}
+	if err := contain(func() error { a = f.ask(run); return nil }); err != nil {
+		a.err = err
 	}
 	a.took = c.Now().Sub(begin)
 	return a

@@ -348,8 +348,12 @@ func TestGateway(t *testing.T) {
 		"and a time that is": {`["time","dump_count"]`, `[0,%s]`, last.Format(time.RFC3339Nano)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var asked, unknown []string
+			var asked, statements, unknown []string
+			var mu sync.Mutex
 			url := gatewayServer(t, &asked, func(sql string) string {
+				mu.Lock()
+				defer mu.Unlock()
+				statements = append(statements, sql)
 				value, columns, row := "", shape.columns, shape.row
 				switch sql {
 				case `SELECT COUNT(sha256) AS dump_count FROM mem_dumps`:
@@ -403,6 +407,18 @@ func TestGateway(t *testing.T) {
 				}
 				if want := map[bool]string{true: "refused"}[status.Gauge == ""]; status.Reason != want {
 					t.Errorf("%s: %q, want %q: %v", status.Query, status.Reason, want, status.Err)
+				}
+			}
+			o := perVM.Overview(t.Context())
+			if o.Days != nil || o.DaysErr == nil || o.API != influx.APIV3Query {
+				t.Errorf("days of a gateway: %v, %v, %q", o.Days, o.DaysErr, o.API)
+			}
+			for _, f := range o.Figures {
+				if f.Gauge != "" && !slices.Contains(ofTruth, f.Gauge) {
+					continue
+				}
+				if none := f.Statement == "no query"; none != (f.Gauge == "") || !none && !slices.Contains(statements, f.Statement) {
+					t.Errorf("%s is said to be asked by %s", f.Query, f.Statement)
 				}
 			}
 			// Told to speak InfluxQL, it is not asked otherwise.
