@@ -117,7 +117,7 @@ func New(c Config) *Collector {
 type answer struct {
 	value   float64
 	known   bool // false when there is no value to give
-	partial any  // what the value was made of; nil where a gateway gave it
+	partial any  // what the value was made of; nil where the query failed, or a gateway gave it
 	ranges  ranges.State
 	err     error
 	took    time.Duration
@@ -126,12 +126,8 @@ type answer struct {
 // ask runs one query.
 func (c *Collector) ask(run *scrape, f figure) (a answer) {
 	begin := c.Now()
-	err := contain(func() error {
-		a = f.ask(run)
-		return a.err
-	})
-	if err != nil {
-		a = answer{err: err, ranges: a.ranges}
+	if err := contain(func() error { a = f.ask(run); return a.err }); err != nil {
+		a = answer{err: err, ranges: a.ranges} // and nothing that could be taken for a value
 	}
 	a.took = c.Now().Sub(begin)
 	return a

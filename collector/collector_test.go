@@ -2,6 +2,7 @@ package collector_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"flag"
@@ -226,7 +227,12 @@ func TestScrape_truth(t *testing.T) {
 				`SELECT * FROM "vm_info" WHERE "VMID" != '' AND time >= 1762770600000000000 AND time < 1762857000000000001 GROUP BY "VMID" ORDER BY time DESC LIMIT 1`,
 				`SELECT LAST(*) FROM "vm_info" WHERE "VMID" != '' AND time >= 1762770600000000000 AND time <= 1762857000000000000 GROUP BY "VMID"`)
 			replay.Also(questions(t, "traps")...)
-			got := gauges(scrape(t, newCollector(t, newClient(t, replay.URL, "traps"))))
+			families := scrape(t, newCollector(t, newClient(t, replay.URL, "traps")))
+			version := map[string]string{"influxdb-1.7.11": "unknown", "influxdb-2.7.12": "dev"}[server] // built from source
+			if want := []string{"influxql", cmp.Or(version, strings.TrimPrefix(server, "influxdb-"))}; !slices.Equal(serverInfo(families), want) {
+				t.Errorf("the server is said to be %q, want %q", serverInfo(families), want)
+			}
+			got := gauges(families)
 			truth := recording.Truth
 			for name, want := range map[string]float64{
 				"memdump_up":                          1,
@@ -243,6 +249,18 @@ func TestScrape_truth(t *testing.T) {
 			}
 		})
 	}
+}
+
+// serverInfo returns the labels of memdump_influxdb_info: api and version.
+func serverInfo(families []*dto.MetricFamily) (labels []string) {
+	for _, family := range families {
+		if family.GetName() == "memdump_influxdb_info" {
+			for _, label := range family.Metric[0].Label {
+				labels = append(labels, label.GetValue())
+			}
+		}
+	}
+	return labels
 }
 
 // ofTruth are the gauges that the writer of the data knows the truth of. A row that is new to
@@ -454,6 +472,9 @@ func TestScrape_empty(t *testing.T) {
 	}{
 		"no measurement": {fields: `{"results":[{"statement_id":0}]}`, reason: "measurement_missing"},
 		"no field":       {fields: fieldKeys("other"), reason: "field_missing", want: map[string]bool{"memdump_monitored_vms": true}},
+		"refused":        {fields: `{"results":[{"error":"not executed"}]}`, reason: "refused"},
+		"no name":        {fields: strings.Replace(fieldKeys("other"), `"other"`, `1`, 1), reason: "malformed"},
+		"no type":        {fields: strings.Replace(fieldKeys("sha256"), `"float"`, `null`, 1), reason: "malformed"},
 		"no rows": {fields: fieldKeys("sha256", "gzip_size_bytes", "duration_sec"), want: map[string]bool{
 			"memdump_dumps": true, "memdump_dumped_vms": true, "memdump_dumps_compressed_bytes": true, "memdump_monitored_vms": true,
 		}},
@@ -472,7 +493,11 @@ func TestScrape_empty(t *testing.T) {
 				return `{"results":[{"statement_id":0}]}`
 			})
 			c := newCollector(t, newClient(t, server, "db"))
-			got := gauges(scrape(t, c))
+			families := scrape(t, c)
+			if info := serverInfo(families); info != nil {
+				t.Errorf("the server is said to be %q, and has not said so", info)
+			}
+			got := gauges(families)
 			up := got["memdump_up"]
 			delete(got, "memdump_up")
 			for name := range tt.want {
@@ -492,7 +517,7 @@ func TestScrape_empty(t *testing.T) {
 				t.Errorf("fields were asked for %d times, want once a measurement", proofs)
 			}
 			for _, status := range c.Statuses() {
-				if status.Err != nil && !strings.HasPrefix(status.Err.Error(), tt.reason) {
+				if status.Err != nil && status.Reason != tt.reason {
 					t.Errorf("%s: %v, want %s", status.Query, status.Err, tt.reason)
 				}
 			}
@@ -508,30 +533,75 @@ func fieldKeys(names ...string) string {
 	return `{"results":[{"statement_id":0,"series":[{"name":"m","columns":["fieldKey","fieldType"],"values":[` + strings.Join(rows, ",") + `]}]}]}`
 }
 
-// TestScrape_untrue: numbers that can't be true are left out.
+// TestScrape_untrue: numbers that can't be true are left out, and named.
 func TestScrape_untrue(t *testing.T) {
-	for name, tt := range map[string]struct{ part, columns, values string }{
-		"sum that wrapped":                 {`SUM("gzip`, `["time","value"]`, `[0,-5]`},
-		"sum beyond 64 bits":               {`SUM("gzip`, `["time","value"]`, `[0,18446744073709551616]`},
-		"sum that is no number":            {`SUM("gzip`, `["time","value"]`, `[0,"1"]`},
-		"sum that is null":                 {`SUM("gzip`, `["time","value"]`, `[0,null]`},
-		"count that is a float":            {`COUNT("sha256")`, `["time","value"]`, `[0,1.5]`},
-		"no such column":                   {`COUNT("sha256")`, `["time","count"]`, `[0,1]`},
-		"mean that is infinite":            {`SUM("duration`, `["time","sum","count"]`, `[0,1e309,4]`},
-		"mean without a count":             {`SUM("duration`, `["time","sum","count"]`, `[0,1,null]`},
-		"mean of which a point is missing": {`SUM("duration`, `["time","sum","count","mean"]`, `[0,700,11,70]`},
-		"time that is no time":             {`ORDER BY time DESC LIMIT 1`, `["time","value"]`, `["soon","x"]`},
-		"series without a tag":             {`GROUP BY "vmid"`, `["time","value"]`, `[0,"x"]`},
+	for name, tt := range map[string]struct{ part, columns, values, reason string }{
+		"sum that wrapped":                 {`SUM("gzip`, `["time","value"]`, `[0,-5]`, "out_of_range"},
+		"sum beyond 64 bits":               {`SUM("gzip`, `["time","value"]`, `[0,18446744073709551616]`, "malformed"},
+		"sum that is no number":            {`SUM("gzip`, `["time","value"]`, `[0,"1"]`, "malformed"},
+		"sum that is null":                 {`SUM("gzip`, `["time","value"]`, `[0,null]`, "malformed"},
+		"count that is a float":            {`COUNT("sha256")`, `["time","value"]`, `[0,1.5]`, "malformed"},
+		"no such column":                   {`COUNT("sha256")`, `["time","count"]`, `[0,1]`, "malformed"},
+		"mean that is infinite":            {`SUM("duration`, `["time","sum","count"]`, `[0,1e309,4]`, "malformed"},
+		"mean of an infinite sum":          {`SUM("duration`, `["time","sum","count"]`, `[0,1e308,1],[0,1e308,1]`, "out_of_range"},
+		"mean without a count":             {`SUM("duration`, `["time","sum","count"]`, `[0,1,null]`, "malformed"},
+		"mean of which a point is missing": {`SUM("duration`, `["time","sum","count","mean"]`, `[0,700,11,70]`, "out_of_range"},
+		"mean of short dumps":              {`SUM("duration`, `["time","sum","count","mean"]`, `[0,0.0005,5,0.000100001]`, "out_of_range"},
+		"mean that is no number":           {`SUM("duration`, `["time","sum","count","mean"]`, `[0,0,1,"0"]`, "malformed"},
+		"time that is no time":             {`ORDER BY time DESC LIMIT 1`, `["time","value"]`, `["soon","x"]`, "malformed"},
+		"series at no time":                {`GROUP BY "vmid"`, `["time","value"]`, `["soon","x"]`, "malformed"},
+		"series without a tag":             {`GROUP BY "VMID"`, `["time","value"]`, `[0,"x"]`, "malformed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := newServer(t, func(statement string) string {
-				if !strings.Contains(statement, tt.part) {
+				switch {
+				case strings.HasPrefix(statement, "SHOW"):
+					return fieldKeys("sha256", "gzip_size_bytes", "duration_sec")
+				case !strings.Contains(statement, tt.part):
 					return `{"results":[{"error":"undefined function"}]}`
 				}
-				return `{"results":[{"statement_id":0,"series":[{"name":"m","columns":` + tt.columns + `,"values":[` + tt.values + `]}]}]}`
+				return `{"results":[{"statement_id":0,"series":[{"name":"m","tags":{"vmid":"a"},"columns":` + tt.columns + `,"values":[` + tt.values + `]}]}]}`
 			})
-			if got := gauges(scrape(t, newCollector(t, newClient(t, server, "db")))); len(got) != 1 || got["memdump_up"] != 0 {
+			c := newCollector(t, newClient(t, server, "db"))
+			if got := gauges(scrape(t, c)); len(got) != 1 || got["memdump_up"] != 0 {
 				t.Errorf("got %v, want nothing but memdump_up 0", got)
+			}
+			reasons := map[string]bool{}
+			for _, status := range c.Statuses() {
+				reasons[status.Reason] = true
+			}
+			if want := map[string]bool{"refused": true, tt.reason: true}; !maps.Equal(reasons, want) {
+				t.Errorf("failed for %v, want %v", reasons, want)
+			}
+		})
+	}
+}
+
+// TestScrape_mean: what the servers say of dumps that took no time, and of none, is believed.
+func TestScrape_mean(t *testing.T) {
+	for name, tt := range map[string]struct {
+		values string
+		want   float64
+		there  bool
+	}{
+		"none":         {`[0,null,0,null]`, 0, false},
+		"of no time":   {`[0,0,3,0]`, 0, true},
+		"rounded":      {`[0,40000000000,4,10000000000.000002]`, 1e10, true},
+		"without mean": {`[0,9,3,null]`, 3, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCollector(t, newClient(t, newServer(t, func(statement string) string {
+				if strings.HasPrefix(statement, "SHOW") {
+					return fieldKeys("sha256", "gzip_size_bytes", "duration_sec")
+				}
+				if !strings.Contains(statement, `SUM("duration`) {
+					return `{"results":[{"statement_id":0}]}`
+				}
+				return answerOf(`"sum","count","mean"`, tt.values)
+			}), "db"))
+			got := gauges(scrape(t, c))
+			if value, there := got["memdump_dump_duration_mean_seconds"]; there != tt.there || value != tt.want || got["memdump_up"] != 1 {
+				t.Errorf("%v (there: %v), up %v; want %v (%v)", value, there, got["memdump_up"], tt.want, tt.there)
 			}
 		})
 	}

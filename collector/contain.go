@@ -30,7 +30,6 @@ type panicError struct {
 
 // Error leaves the panic's own words, which may hold anything, to the log.
 func (e *panicError) Error() string { return fmt.Sprintf("%v: %s", errInternal, defectText) }
-func (e *panicError) Unwrap() error { return errInternal }
 
 const defectText = "a defect of the exporter: its log says more"
 

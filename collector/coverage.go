@@ -88,7 +88,7 @@ func (c *Collector) monitored(answers []answer, now time.Time) ([]VM, bool) {
 // known.
 func membersOf(figures []figure, answers []answer, query string) (members, bool) {
 	for i, f := range figures {
-		if f.query == query && answers[i].err == nil {
+		if f.query == query {
 			m, ok := answers[i].partial.(members)
 			return m, ok
 		}

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"memdump_exporter/collector/ranges"
@@ -155,6 +156,16 @@ func TestCoverage_unknown(t *testing.T) {
 	}
 }
 
+// TestCoverage_anyAge: where a dump may be of any age, none is overdue, nor is it said that none is.
+func TestCoverage_anyAge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		got := <-newScraper(t, &slowDatabase{wait: hang("", 0)}, ranges.Whole).scrape(t.Context(), "10")
+		if !got.has("memdump_vms_never_dumped 0") || strings.Contains(got.text, "memdump_vms_dump_overdue") {
+			t.Errorf("without --dumps.max-age:\n%s", got.text)
+		}
+	})
+}
+
 // TestPerVM_names: whatever a VM is called, its series parse; those that are no text are
 // left out and counted.
 func TestPerVM_names(t *testing.T) {
@@ -199,10 +210,45 @@ func TestPerVM_names(t *testing.T) {
 		}
 	}
 	series[8] = strings.Replace(series[8], "\ufffd2", "\ufffd", 1)
-	for _, f := range scrape(t, perVMCollectorAt(t, newClient(t, server, "db"), ranges.Whole, &clock{recordedNow}, 500)) {
+	col := perVMCollectorAt(t, newClient(t, server, "db"), ranges.Whole, &clock{recordedNow}, 500)
+	for _, f := range scrape(t, col) {
 		if f.GetName() == "memdump_dumped_vms" || strings.HasPrefix(f.GetName(), "memdump_vm_") {
 			t.Errorf("%s is there, though two VMs can't be told apart", f.GetName())
 		}
+	}
+	for _, status := range col.Statuses() {
+		if status.Query == "dumped_vms" && status.Reason != "out_of_range" {
+			t.Errorf("two VMs can't be told apart: %v", status.Err)
+		}
+	}
+}
+
+// TestPerVM_untrue: one VM's number that can't be true fails the query for all.
+func TestPerVM_untrue(t *testing.T) {
+	for name, values := range map[string]string{
+		"dumps": `[0,-1,5]`, "bytes": `[0,1,-5]`, "dumps in two rows": `[0,9223372036854775807,5],[0,1,5]`, "bytes in two rows": `[0,1,9223372036854775807],[0,1,1]`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := newServer(t, func(statement string) string {
+				if strings.Contains(statement, `LAST("sha256") AS "last"`) {
+					return `{"results":[{"series":[{"name":"m","tags":{"vmid":"a"},"columns":["time","dumps","bytes"],"values":[` + values + `]}]}]}`
+				}
+				return `{"results":[{"series":[{"name":"m","tags":{"vmid":"a"},"columns":["time","value"],"values":[[5,"x"]]}]}]}`
+			})
+			col := perVMCollectorAt(t, newClient(t, server, "db"), ranges.Whole, &clock{recordedNow}, 5)
+			got := make(map[string]bool)
+			for _, f := range scrape(t, col) {
+				got[f.GetName()] = true
+			}
+			if got["memdump_vm_dumps"] || got["memdump_vm_dumps_compressed_bytes"] || !got["memdump_vm_last_dump_timestamp_seconds"] {
+				t.Errorf("there are %v", got)
+			}
+			for _, status := range col.Statuses() {
+				if status.Query == "vm_totals" && status.Reason != "out_of_range" {
+					t.Errorf("%v", status.Err)
+				}
+			}
+		})
 	}
 }
 

@@ -38,13 +38,12 @@ func (f *flight) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	budget := f.budget(r.Header)
 	// It fails where the writer has no connection, as in a test.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(budget + writeGrace))
-	patience := time.NewTimer(budget)
-	defer patience.Stop()
+	patience := time.After(budget)
 	run := f.join(time.Now().Add(budget))
 	late := false
 	select {
 	case <-run.done:
-	case <-patience.C:
+	case <-patience:
 		late = true
 	case <-r.Context().Done():
 	}
@@ -69,7 +68,7 @@ func (f *flight) join(until time.Time) *run {
 	return r
 }
 
-// leave ends a run for which nobody waits any more. No later scrape can join it.
+// leave ends a run for which nobody waits any more, done or not. No later scrape can join it.
 func (f *flight) leave(r *run, late bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -126,8 +125,8 @@ type run struct {
 	forms   map[formKey]func() *form
 }
 
-// formKey tells one answer of a run from another: what was known, how what was not is named,
-// and what the request says of the form.
+// formKey tells one answer of a run from another: what was known, whether what was not counts
+// as a failure, and what the request says of the form.
 type formKey struct {
 	answered         int
 	late             bool
@@ -148,11 +147,10 @@ func (f *flight) start(until time.Time) *run {
 		forms:   make(map[formKey]func() *form),
 	}
 	go func() {
-		defer cancel(nil)
 		r.ask()
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		if f.current == r {
+		if f.current == r { // what is done serves nobody who comes later
 			f.current = nil
 		}
 		close(r.done)
@@ -208,17 +206,13 @@ func (r *run) answer(request *http.Request, late bool) func() *form {
 			answered++
 			continue
 		}
-		kind := influx.ErrCanceled
-		if late {
-			kind = influx.ErrTimeout
-		}
-		answers[i] = answer{err: fmt.Errorf("%w: no answer within the time of the scrape", kind), took: time.Since(r.began)}
+		answers[i] = answer{err: fmt.Errorf("%w: no answer within the time of the scrape", influx.ErrTimeout), took: time.Since(r.began)}
 		if late && !r.missed[i] {
 			r.missed[i] = true
 			r.note(r.figures[i], answers[i], r.Now())
 		}
 	}
-	key := formKey{answered, late && answered < len(answers), request.Header.Get("Accept"), request.Header.Get("Accept-Encoding")}
+	key := formKey{answered, late, request.Header.Get("Accept"), request.Header.Get("Accept-Encoding")}
 	encode, ok := r.forms[key]
 	if !ok {
 		s := sample{r.Collector, r.server, r.now, answers}

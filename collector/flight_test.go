@@ -25,8 +25,9 @@ import (
 // counts are the questions about them so far.
 type slowDatabase struct {
 	wait  func(statement string) time.Duration
-	asked atomic.Int64 // questions about dumps: runs
-	gone  atomic.Int64 // questions that were given up
+	ends  time.Duration // that a question takes to end when it is given up
+	asked atomic.Int64  // questions about dumps: runs
+	gone  atomic.Int64  // questions that were given up
 }
 
 func (d *slowDatabase) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -47,6 +48,7 @@ func (d *slowDatabase) RoundTrip(r *http.Request) (*http.Response, error) {
 		case <-time.After(wait):
 		case <-r.Context().Done():
 			d.gone.Add(1)
+			time.Sleep(d.ends)
 			return nil, context.Cause(r.Context())
 		}
 	}
@@ -154,7 +156,7 @@ func TestFlight_forms(t *testing.T) {
 				w := httptest.NewRecorder()
 				s.handler.ServeHTTP(w, r)
 				got := w.Header().Get("Content-Type") + "\n" + w.Body.String()
-				if strings.Contains(got, "\nmemdump_dumps 1") && strings.HasPrefix(got, asked) && strings.HasSuffix(got, "# EOF\n") == (asked == open) {
+				if w.Header().Get("Content-Length") == fmt.Sprint(w.Body.Len()) && strings.Contains(got, "\nmemdump_dumps 1") && strings.HasPrefix(got, asked) && strings.HasSuffix(got, "# EOF\n") == (asked == open) {
 					got = ""
 				}
 				failures <- got
@@ -187,12 +189,12 @@ func TestFlight_firstLeaves(t *testing.T) {
 }
 
 // TestFlight_lastLeaves: when nobody waits any more, the questions end, and what comes
-// next begins anew.
+// next begins anew, also while they end.
 func TestFlight_lastLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var away atomic.Bool
 		away.Store(true)
-		db := &slowDatabase{wait: func(string) time.Duration { return map[bool]time.Duration{true: time.Hour}[away.Load()] }}
+		db := &slowDatabase{wait: func(string) time.Duration { return map[bool]time.Duration{true: time.Hour}[away.Load()] }, ends: time.Millisecond}
 		s := newScraper(t, db, ranges.Whole)
 		ctx, leave := context.WithCancel(t.Context())
 		first, second := s.scrape(ctx, "10"), s.scrape(ctx, "10")
@@ -205,10 +207,30 @@ func TestFlight_lastLeaves(t *testing.T) {
 			t.Errorf("%d questions were given up, want all", gone)
 		}
 		away.Store(false)
-		got := <-s.scrape(t.Context(), "10")
-		if !got.has("memdump_up 1") || !got.has("memdump_dumps 2") || !got.has(`memdump_query_errors_total{query="dumps",reason="canceled"} 1`) || got.took != 0 {
+		if got := <-s.scrape(t.Context(), "10"); !got.has("memdump_up 1") || !got.has("memdump_dumps 2") || got.took != 0 {
 			t.Errorf("after %v:\n%s", got.took, got.text)
 		}
+		time.Sleep(db.ends)
+		if got := <-s.scrape(t.Context(), "10"); !got.has("memdump_dumps 3") || !got.has(`memdump_query_errors_total{query="dumps",reason="canceled"} 1`) {
+			t.Errorf("when they have ended:\n%s", got.text)
+		}
+	})
+}
+
+// TestFlight_nextRun: a scrape joins the run that is young, though one before it has since
+// been left.
+func TestFlight_nextRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScraper(t, &slowDatabase{wait: hang(sumOfBytes, time.Hour)}, ranges.Whole)
+		first := s.scrape(t.Context(), "10")
+		time.Sleep(9900 * time.Millisecond)
+		second := s.scrape(t.Context(), "10")
+		<-first
+		synctest.Wait()
+		if got := <-s.scrape(t.Context(), "1"); !got.has("memdump_dumps 2") || !got.has("memdump_scrapes_joined_total 1") {
+			t.Errorf("not of the second run:\n%s", got.text)
+		}
+		<-second
 	})
 }
 
@@ -218,9 +240,12 @@ func TestFlight_lessTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db := &slowDatabase{wait: hang(sumOfBytes, 3*time.Second)}
 		s := newScraper(t, db, ranges.Whole)
+		const oldest = "memdump_query_oldest_check_timestamp_seconds"
 		hurried := []<-chan answered{s.scrape(t.Context(), "1"), s.scrape(t.Context(), "1.001")}
 		time.Sleep(time.Millisecond)
 		patient := s.scrape(t.Context(), "10")
+		time.Sleep(time.Millisecond)
+		hurried = append(hurried, s.scrape(t.Context(), "1"))
 		ctx, leave := context.WithCancel(t.Context())
 		gone := s.scrape(ctx, "10")
 		time.Sleep(500 * time.Millisecond)
@@ -230,13 +255,18 @@ func TestFlight_lessTime(t *testing.T) {
 			got := <-one
 			if got.took > 1001*time.Millisecond || !got.has("memdump_up 0") || !got.has("memdump_dumps 1") || strings.Contains(got.text, "\nmemdump_dumps_compressed_bytes") ||
 				!got.has(`memdump_query_success{query="compressed_bytes"} 0`) || !strings.Contains(got.text, `memdump_query_duration_seconds{query="compressed_bytes"} 1`) ||
-				strings.Contains(got.text, `memdump_query_ranges{query="compressed_bytes"}`) || !got.has(`memdump_query_errors_total{query="compressed_bytes",reason="timeout"} 1`) {
+				strings.Contains(got.text, `memdump_query_ranges{query="compressed_bytes"}`) || strings.Contains(got.text, oldest+`{query="compressed_bytes"}`) || !got.has(oldest+`{query="dumps"} 9.466848e+08`) || !got.has(`memdump_query_errors_total{query="compressed_bytes",reason="timeout"} 1`) {
 				t.Errorf("after %v:\n%s", got.took, got.text)
 			}
 		}
-		if got := <-patient; got.took != 2999*time.Millisecond || !got.has("memdump_up 1") || !got.has("memdump_dumps_compressed_bytes 7") || db.asked.Load() != 1 ||
+		if got := <-patient; got.took != 2999*time.Millisecond || !got.has("memdump_up 1") || !got.has("memdump_dumps_compressed_bytes 7") || db.asked.Load() != 1 || !got.has(oldest+`{query="compressed_bytes"} 9.466848e+08`) ||
 			!got.has(`memdump_query_errors_total{query="compressed_bytes",reason="timeout"} 1`) {
 			t.Errorf("after %v:\n%s", got.took, got.text)
+		}
+		for _, status := range s.col.Statuses() {
+			if status.Err != nil {
+				t.Errorf("%s has come after all: %v", status.Query, status.Err)
+			}
 		}
 	})
 }
@@ -317,6 +347,56 @@ func TestFlight_panics(t *testing.T) {
 		broken.Store(false)
 		if got := <-s.scrape(t.Context(), "10"); !got.has("memdump_up 1") || !got.has("memdump_dumps_compressed_bytes 7") {
 			t.Errorf("the next scrape:\n%s", got.text)
+		}
+	})
+}
+
+// panics is a promhttp.Logger.
+type panics struct{}
+
+func (panics) Println(...any) { panic("own defect") }
+
+// TestFlight_encoding: a defect while an answer is encoded is a 500 that says nothing of it.
+func TestFlight_encoding(t *testing.T) {
+	var logged lines
+	col := told(func(string, string) (int, string, string) { return http.StatusNotFound, "", "" }).collector(t, &logged)
+	self := prometheus.NewRegistry()
+	self.MustRegister(prometheus.NewGauge(prometheus.GaugeOpts{Name: "memdump_up"})) // that it is there twice goes to the log
+	w := httptest.NewRecorder()
+	col.Handler(collector.HandlerConfig{Self: self, Timeout: time.Minute, ErrorLog: panics{}}).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
+	if text := w.Body.String(); w.Code != http.StatusInternalServerError || strings.Contains(text, "own defect") || strings.Contains(text, "memdump_") {
+		t.Errorf("status %d: %s", w.Code, text)
+	}
+	if !strings.Contains(logged.text.String(), "own defect") {
+		t.Errorf("the log does not say why:\n%s", &logged.text)
+	}
+}
+
+// deadlines takes the time that each handler sets for the reading of its answer.
+type deadlines struct {
+	*httptest.ResponseRecorder
+	after []time.Duration
+}
+
+func (d *deadlines) SetWriteDeadline(at time.Time) error {
+	d.after = append(d.after, time.Until(at))
+	return nil
+}
+
+// TestHandlers_writeDeadline: who does not read an answer holds no handler for long.
+func TestHandlers_writeDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScraper(t, &slowDatabase{wait: hang("", 0)}, ranges.Whole)
+		for path, handler := range map[string]http.Handler{
+			"/metrics": s.handler,
+			"/records": s.col.Records(collector.RecordsConfig{HandlerConfig: collector.HandlerConfig{Timeout: time.Minute}, AtOnce: 1}),
+		} {
+			w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
+			r.Header.Set("X-Prometheus-Scrape-Timeout-Seconds", "10")
+			if handler.ServeHTTP(w, r); len(w.after) != 1 || w.after[0] != 15*time.Second {
+				t.Errorf("%s: %v after the request, want 5s after the 10s that it has", path, w.after)
+			}
 		}
 	})
 }

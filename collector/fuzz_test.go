@@ -98,7 +98,7 @@ type judged struct {
 
 var figures = []judged{
 	{"memdump_dumps", `COUNT("sha256")`, answerOf(`"value"`, `[0,41]`), totalOf},
-	{"memdump_dumped_vms", `GROUP BY "vmid"`, `{"results":[{"series":[{"tags":{"vmid":"a"},"columns":["time"],"values":[[1]]},{"tags":{"vmid":"b"},"columns":["time"],"values":[[2]]}]}]}`,
+	{"memdump_dumped_vms", `GROUP BY "vmid"`, `{"results":[{"series":[{"tags":{"vmid":"a"},"columns":["time"],"values":[[1]]},{"tags":{"vmid":"b"},"columns":["time"],"values":[[2],[3]]}]}]}`,
 		membersOf("vmid", math.MinInt64, math.MaxInt64)},
 	{"memdump_dumps_compressed_bytes", `SUM("gzip`, answerOf(`"value"`, `[0,9007199254740993]`), totalOf},
 	{"memdump_dump_duration_mean_seconds", `SUM("duration`, answerOf(`"sum","count"`, `[0,10.5,4]`), meanOf},

@@ -40,7 +40,7 @@ func (a about) askGateway(run *scrape) answer {
 		return err
 	})
 	if given.err == nil {
-		given.ranges.OldestCheck, given.err = run.now, finite(given.value)
+		given.ranges.OldestCheck = run.now
 	}
 	return given
 }
@@ -61,7 +61,7 @@ func onlyNumber(row influx.Row) (float64, bool, error) {
 // onlyCount is onlyNumber for what can't be negative.
 func onlyCount(row influx.Row) (float64, bool, error) {
 	value, known, err := onlyNumber(row)
-	if err == nil && value < 0 {
+	if value < 0 {
 		return 0, false, fmt.Errorf("%w: the server says %v", errOutOfRange, value)
 	}
 	return value, known, err

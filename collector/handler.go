@@ -37,7 +37,7 @@ const timeoutHeader = "X-Prometheus-Scrape-Timeout-Seconds"
 // counts as absent, and one that announces little leaves half of it.
 func (h HandlerConfig) budget(header http.Header) time.Duration {
 	announced := h.Timeout
-	if seconds, err := strconv.ParseFloat(header.Get(timeoutHeader), 64); err == nil && seconds > 0 && !math.IsInf(seconds, 0) {
+	if seconds, _ := strconv.ParseFloat(header.Get(timeoutHeader), 64); seconds > 0 && !math.IsInf(seconds, 0) {
 		const day = 24 * time.Hour
 		announced = time.Duration(math.Min(seconds, day.Seconds()) * float64(time.Second))
 	}

@@ -285,6 +285,49 @@ func TestKept_random(t *testing.T) {
 	}
 }
 
+// TestKept_settle: what is younger than a point may be late is asked about in each scrape, the
+// rest is not: dumps arrive when they are done, telemetry soon.
+func TestKept_settle(t *testing.T) {
+	var mu sync.Mutex
+	var asked []string
+	d := told(func(path, statement string) (int, string, string) {
+		mu.Lock()
+		defer mu.Unlock()
+		asked = append(asked, statement)
+		switch {
+		case path == "/ping":
+			return http.StatusNoContent, "1.8.10", ""
+		case strings.HasPrefix(statement, "SHOW"):
+			return http.StatusOK, "1.8.10", fieldKeys("sha256", "gzip_size_bytes", "duration_sec")
+		}
+		return http.StatusOK, "1.8.10", `{"results":[{}]}`
+	})
+	client, err := influx.New(influx.Config{URL: "http://memory", Database: "db", Transport: d})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &clock{recordedNow}
+	col := collectorAt(t, client, ranges.Cached, c)
+	scrape(t, col)
+	asked, c.now = nil, c.now.Add(time.Second)
+	scrape(t, col)
+	for part, settle := range map[string]time.Duration{`COUNT("sha256")`: 24 * time.Hour, `GROUP BY "VMID"`: time.Hour} {
+		oldest := time.Duration(0)
+		for _, statement := range asked {
+			if _, condition, ok := strings.Cut(statement, "time >= "); ok && strings.Contains(statement, part) {
+				var from int64
+				if _, err := fmt.Sscan(condition, &from); err != nil {
+					t.Fatal(err)
+				}
+				oldest = max(oldest, c.now.Sub(time.Unix(0, from)))
+			}
+		}
+		if oldest < settle || oldest > 2*settle {
+			t.Errorf("%s: the last %v were asked about again, want little more than %v:\n%s", part, oldest, settle, strings.Join(asked, "\n"))
+		}
+	}
+}
+
 // TestGateway: a server that is no InfluxDB and knows only the old service's path and
 // questions, with or without a time column beside the value.
 func TestGateway(t *testing.T) {
@@ -298,8 +341,12 @@ func TestGateway(t *testing.T) {
 		"and a time that is": {`["time","dump_count"]`, `[0,%s]`, last.Format(time.RFC3339Nano)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var asked []string
+			var asked, statements, unknown []string
+			var mu sync.Mutex
 			url := gatewayServer(t, &asked, func(sql string) string {
+				mu.Lock()
+				defer mu.Unlock()
+				statements = append(statements, sql)
 				value, columns, row := "", shape.columns, shape.row
 				switch sql {
 				case `SELECT COUNT(sha256) AS dump_count FROM mem_dumps`:
@@ -315,6 +362,7 @@ func TestGateway(t *testing.T) {
 				case `SELECT COUNT(DISTINCT "VMID") AS unique_vms FROM vm_info WHERE time >= '2025-11-10T10:30:00Z' AND time < '2025-11-11T10:30:00.000000001Z'`:
 					value = fmt.Sprint(known.MonitoredVMs)
 				default:
+					unknown = append(unknown, sql)
 					return `{"error":"no such question"}`
 				}
 				return fmt.Sprintf(`{"results":[{"series":[{"columns":%s,"values":[`+row+`]}]}]}`, columns, value)
@@ -334,10 +382,8 @@ func TestGateway(t *testing.T) {
 				if want := []int{13, 6, 6}[i]; len(asked) != want && !isNew { // a ping, six that are not found, and six
 					t.Errorf("scrape %d asked %q, want %d requests", i, asked, want)
 				}
-				for _, f := range families {
-					if f.GetName() == "memdump_influxdb_info" && !strings.Contains(f.String(), `"v3-query"`) {
-						t.Errorf("%v", f)
-					}
+				if info := serverInfo(families); !slices.Equal(info, []string{"v3-query", "unknown"}) {
+					t.Errorf("the server is said to be %q", info)
 				}
 			}
 			// It is not asked for what the old service never asked; that fails, and is no defect.
@@ -345,12 +391,27 @@ func TestGateway(t *testing.T) {
 			for range 2 {
 				scrape(t, perVM)
 			}
+			if len(perVM.Statuses()) == 8 && len(unknown) > 0 {
+				t.Errorf("asked %q", unknown)
+			}
 			for _, status := range perVM.Statuses() {
 				if status.Gauge != "" && !slices.Contains(ofTruth, status.Gauge) {
 					continue
 				}
 				if want := map[bool]string{true: "refused"}[status.Gauge == ""]; status.Reason != want {
 					t.Errorf("%s: %q, want %q: %v", status.Query, status.Reason, want, status.Err)
+				}
+			}
+			o := perVM.Overview(t.Context())
+			if o.Days != nil || o.DaysErr == nil || o.API != influx.APIV3Query {
+				t.Errorf("days of a gateway: %v, %v, %q", o.Days, o.DaysErr, o.API)
+			}
+			for _, f := range o.Figures {
+				if f.Gauge != "" && !slices.Contains(ofTruth, f.Gauge) {
+					continue
+				}
+				if none := f.Statement == "no query"; none != (f.Gauge == "") || !none && !slices.Contains(statements, f.Statement) {
+					t.Errorf("%s is said to be asked by %s", f.Query, f.Statement)
 				}
 			}
 			// Told to speak InfluxQL, it is not asked otherwise.
@@ -365,6 +426,100 @@ func TestGateway(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestGateway_answers: what a gateway says is a figure, none, or a failure.
+func TestGateway_answers(t *testing.T) {
+	const counted, meant, newest = "SELECT COUNT(sha256)", "SELECT AVG(", "SELECT time "
+	for name, tt := range map[string]struct {
+		sql, columns, values string
+		gauge                string // its name and value; empty for none
+		reason               string
+	}{
+		"no dump":              {counted, `["n"]`, `[0]`, "memdump_dumps 0", ""},
+		"a count below zero":   {counted, `["n"]`, `[-1]`, "", "out_of_range"},
+		"a count of text":      {counted, `["n"]`, `["1"]`, "", "malformed"},
+		"two columns":          {counted, `["n","m"]`, `[1,2]`, "", "malformed"},
+		"two rows":             {counted, `["n"]`, `[1],[1]`, "", "malformed"},
+		"no mean":              {meant, `["n"]`, `[null]`, "", ""},
+		"a mean below zero":    {meant, `["n"]`, `[-0.5]`, "memdump_dump_duration_mean_seconds -0.5", ""},
+		"a time":               {newest, `["time"]`, `["1970-01-01T00:00:01.5Z"]`, "memdump_last_dump_timestamp_seconds 1.5", ""},
+		"a time that is none":  {newest, `["time"]`, `["soon"]`, "", "malformed"},
+		"a time and no answer": {newest, `["time"]`, ``, "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var asked []string
+			col := newCollector(t, gatewayClient(t, gatewayServer(t, &asked, func(sql string) string {
+				if !strings.HasPrefix(sql, tt.sql) {
+					return `{"error":"no such question"}`
+				}
+				return `{"results":[{"series":[{"columns":` + tt.columns + `,"values":[` + tt.values + `]}]}]}`
+			})))
+			families := scrape(t, col)
+			got := gauges(families)
+			delete(got, "memdump_up")
+			text := ""
+			for name, value := range got {
+				text += fmt.Sprint(name, " ", value)
+			}
+			if text != tt.gauge {
+				t.Errorf("got %q, want %q", text, tt.gauge)
+			}
+			checked := 0
+			for _, f := range families {
+				if f.GetName() == "memdump_query_oldest_check_timestamp_seconds" && f.Metric[0].Gauge.GetValue() == float64(recordedNow.Unix()) {
+					checked = len(f.Metric)
+				}
+			}
+			if want := map[bool]int{true: 1}[tt.reason == ""]; checked != want {
+				t.Errorf("%d figures are said to be of now, want %d", checked, want)
+			}
+			for _, status := range col.Statuses() {
+				if status.Reason != tt.reason && status.Reason != "refused" {
+					t.Errorf("%s: %q, want %q", status.Query, status.Reason, tt.reason)
+				}
+			}
+		})
+	}
+}
+
+// TestGateway_records: a gateway is asked for records in SQL, and its empty list is believed,
+// as it has nothing to prove it by.
+func TestGateway_records(t *testing.T) {
+	var asked []string
+	base := recordsOf(t, newCollector(t, gatewayClient(t, gatewayServer(t, &asked, func(sql string) string {
+		rows := map[string]string{"LIMIT 2 OFFSET 1": `["2025-11-11T10:30:00Z","a",5],["2025-11-11T10:29:00Z","b",6]`}[sql[strings.Index(sql, "LIMIT"):]]
+		if !strings.HasPrefix(sql, "SELECT time, dom, vmid, ") {
+			return `{"error":"no such question"}`
+		}
+		return `{"results":[{"series":[{"columns":["time","dom","gzip_size_bytes"],"values":[` + rows + `]}]}]}`
+	}))))
+	for query, want := range map[string]string{"limit=2&offset=1": "[a 5 b 6]", "limit=2": "[]"} {
+		status, p, _ := askRecords(t, base+"/records?"+query)
+		got := []any{}
+		for _, r := range p.Records {
+			got = append(got, r["dom"], r["gzip_size_bytes"])
+		}
+		if status != http.StatusOK || fmt.Sprint(got) != want {
+			t.Errorf("%s: HTTP %d, %v %s, want %s", query, status, got, p.Error, want)
+		}
+	}
+	for _, path := range asked {
+		if path == "/query" {
+			t.Errorf("asked %q", asked)
+		}
+	}
+}
+
+func gatewayClient(t *testing.T, url string) *influx.Client {
+	t.Helper()
+	transport := influx.NewTransport(nil)
+	t.Cleanup(transport.CloseIdleConnections)
+	client, err := influx.New(influx.Config{URL: url, Database: "vmstats", API: influx.APIV3Query, Transport: transport})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
 }
 
 func gatewayServer(t *testing.T, asked *[]string, answer func(sql string) string) string {

@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -90,6 +92,102 @@ func TestOverview_notKnown(t *testing.T) {
 			if s.Asked {
 				t.Errorf("%s counts as a scrape", s.Query)
 			}
+		}
+	}
+}
+
+// TestOverview_days: days that can't be true are none, and no dump in thirty days is that only
+// where the measurement is known to be there.
+func TestOverview_days(t *testing.T) {
+	day := recordedNow.UTC().Truncate(24 * time.Hour)
+	at := func(days int, values string) string {
+		return fmt.Sprintf("[%d,%s]", day.AddDate(0, 0, days).UnixNano(), values)
+	}
+	const fails = `{"results":[{"error":"not executed"}]}`
+	for name, tt := range map[string]struct {
+		answer, fields string
+		dumps, bytes   map[int]int64 // by day, today's is 29
+		err            string
+	}{
+		"some":              {answerOf(`"dumps","bytes"`, at(0, "2,7")+","+at(-29, "1,null")), fails, map[int]int64{29: 2, 0: 1}, map[int]int64{29: 7}, ""},
+		"none":              {`{"results":[{}]}`, fieldKeys("sha256"), nil, nil, ""},
+		"none, not proven":  {`{"results":[{}]}`, fails, nil, nil, "refused"},
+		"failed":            {fails, fieldKeys("sha256"), nil, nil, "refused"},
+		"of tomorrow":       {answerOf(`"dumps","bytes"`, at(1, "2,7")), fails, nil, nil, "malformed"},
+		"of thirty ago":     {answerOf(`"dumps","bytes"`, at(-30, "2,7")), fails, nil, nil, "malformed"},
+		"of no time":        {answerOf(`"dumps","bytes"`, `["soon",2,7]`), fails, nil, nil, "malformed"},
+		"dumps below zero":  {answerOf(`"dumps","bytes"`, at(0, "-2,7")), fails, nil, nil, "out_of_range"},
+		"bytes below zero":  {answerOf(`"dumps","bytes"`, at(0, "2,-7")), fails, nil, nil, "out_of_range"},
+		"a day in two rows": {answerOf(`"dumps","bytes"`, at(0, "2,7")+","+at(0, "3,1")), fails, map[int]int64{29: 5}, map[int]int64{29: 8}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := newCollector(t, newClient(t, newServer(t, func(statement string) string {
+				switch {
+				case strings.HasPrefix(statement, "SHOW"):
+					return tt.fields
+				case strings.Contains(statement, "GROUP BY time"):
+					return tt.answer
+				}
+				return fails
+			}), "db")).Overview(t.Context())
+			if tt.err != "" {
+				if o.Days != nil || o.DaysErr == nil || !strings.Contains(o.DaysErr.Error(), tt.err) {
+					t.Errorf("%v, %v, want %s", o.Days, o.DaysErr, tt.err)
+				}
+				return
+			}
+			if o.DaysErr != nil || len(o.Days) != 30 {
+				t.Fatalf("%v, %v", o.Days, o.DaysErr)
+			}
+			for i, d := range o.Days {
+				if d.Start != day.AddDate(0, 0, i-29) || d.Dumps != tt.dumps[i] || d.Bytes != tt.bytes[i] {
+					t.Errorf("day %d: %+v", i, d)
+				}
+			}
+		})
+	}
+}
+
+// TestOverview_parts: each part is there or not by itself; a list that is cut is none, and
+// statements are shown as they went out.
+func TestOverview_parts(t *testing.T) {
+	var mu sync.Mutex
+	asked := map[string]bool{}
+	server := newServer(t, func(statement string) string {
+		mu.Lock()
+		defer mu.Unlock()
+		asked[statement] = true
+		switch {
+		case strings.Contains(statement, `GROUP BY "vmid"`):
+			return `{"results":[{"series":[{"tags":{"vmid":"late"},"columns":["time","value"],"values":[[7,"x"]]},{"tags":{"vmid":"early"},"columns":["time","value"],"values":[[5,"x"]]}]}]}`
+		case strings.Contains(statement, `GROUP BY "VMID"`):
+			var all []string
+			for _, id := range []string{"never2", "late", "never1", "early"} {
+				all = append(all, fmt.Sprintf(`{"tags":{"VMID":%q},"columns":["time","cpu"],"values":[[%d,1]]}`, id, recordedNow.UnixNano()))
+			}
+			return `{"results":[{"series":[` + strings.Join(all, ",") + `]}]}`
+		case strings.Contains(statement, "LIMIT 20"):
+			return answerOf(`"dom"`, `[7,"d"],["soon","d"]`)
+		}
+		return `{"results":[{"error":"not executed"}]}`
+	})
+	o := newCollector(t, newClient(t, server, "db")).Overview(t.Context())
+	if o.NewestErr == nil || o.Newest != nil {
+		t.Errorf("a list that is cut: %v, %v", o.Newest, o.NewestErr)
+	}
+	var ids []string
+	for _, vm := range o.VMs {
+		ids = append(ids, vm.ID)
+	}
+	if want := []string{"never1", "never2", "early", "late"}; !o.VMsKnown || !slices.Equal(ids, want) {
+		t.Errorf("VMs %q (known: %v), want %q", ids, o.VMsKnown, want)
+	}
+	for _, f := range o.Figures {
+		if !asked[f.Statement] {
+			t.Errorf("%s was not asked by %s", f.Gauge, f.Statement)
+		}
+		if known := f.Gauge == "memdump_dumped_vms" || f.Gauge == "memdump_monitored_vms"; f.Known != known || known != (f.Reason == "") {
+			t.Errorf("%+v", f)
 		}
 	}
 }

@@ -3,7 +3,6 @@ package collector
 import (
 	"fmt"
 	"maps"
-	"math"
 
 	"memdump_exporter/collector/ranges"
 )
@@ -20,10 +19,11 @@ type partial[P any] interface {
 type total int64
 
 func (t total) Merge(other total) (total, error) {
-	if (other > 0 && t > math.MaxInt64-other) || (other < 0 && t < math.MinInt64-other) {
+	sum := t + other
+	if (sum > t) != (other > 0) {
 		return 0, fmt.Errorf("%w: %d + %d overflows 64 bits", errOutOfRange, t, other)
 	}
-	return t + other, nil
+	return sum, nil
 }
 
 func (t total) empty() bool { return t == 0 }

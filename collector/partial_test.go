@@ -16,6 +16,7 @@ func TestTotal_Merge(t *testing.T) {
 		fails      bool
 	}{
 		{1 << 53, 1, 1<<53 + 1, false},
+		{5, 0, 5, false},
 		{math.MaxInt64 - 1, 1, math.MaxInt64, false},
 		{math.MaxInt64, 1, 0, true},
 		{math.MinInt64, -1, 0, true},
@@ -26,6 +27,17 @@ func TestTotal_Merge(t *testing.T) {
 			if got != tt.want || errors.Is(err, errOutOfRange) != tt.fails {
 				t.Errorf("%d + %d: %d, %v", pair[0], pair[1], got, err)
 			}
+		}
+	}
+}
+
+// TestMean_overflow: sums of ranges that a float64 can't hold are no mean.
+func TestMean_overflow(t *testing.T) {
+	huge := mean{math.MaxFloat64, 1}
+	for _, parts := range [][]mean{{huge, huge}, {{math.Inf(1), 2}, {math.Inf(-1), 2}}} {
+		sum, err := parts[0].Merge(parts[1])
+		if value, known := average(sum, ranges.All); err != nil || !known || !errors.Is(finite(value), errOutOfRange) {
+			t.Errorf("%v: %v, %v, %v", parts, value, known, err)
 		}
 	}
 }
@@ -42,10 +54,11 @@ func TestNewest_Merge(t *testing.T) {
 }
 
 func TestMembers(t *testing.T) {
-	a, b := members{"x": {ns: 1}, "y": {5, "new"}}, members{"y": {3, "old"}, "z": {ns: -9}}
+	const end = math.MaxInt64 // which no range but all time holds
+	a, b := members{"x": {ns: 1}, "y": {5, "new"}}, members{"y": {3, "old"}, "z": {ns: end}}
 	for _, pair := range [][2]members{{a, b}, {b, a}} {
 		got, err := pair[0].Merge(pair[1])
-		if want := (members{"x": {ns: 1}, "y": {5, "new"}, "z": {ns: -9}}); err != nil || !maps.Equal(got, want) {
+		if want := (members{"x": {ns: 1}, "y": {5, "new"}, "z": {ns: end}}); err != nil || !maps.Equal(got, want) {
 			t.Errorf("got %v, %v", got, err)
 		}
 		if n := got.within(ranges.Range{From: 1, To: 5}); n != 1 {
@@ -72,8 +85,10 @@ func TestVMs_Merge(t *testing.T) {
 			t.Errorf("got %v, %v", got, err)
 		}
 	}
-	if _, err := a.Merge(vmTotals{"x": {1, math.MaxInt64, true}}); !errors.Is(err, errOutOfRange) {
-		t.Errorf("more than 64 bits hold: %v", err)
+	for _, most := range []vmTotal{{1, math.MaxInt64, true}, {math.MaxInt64, 1, true}} {
+		if _, err := a.Merge(vmTotals{"x": most}); !errors.Is(err, errOutOfRange) {
+			t.Errorf("more than 64 bits hold: %v", err)
+		}
 	}
 	old, late := places{"x": {1, place{"old", "h1"}}, "y": {1, place{"y", ""}}}, places{"x": {2, place{"late", "h2"}}}
 	for _, pair := range [][2]places{{old, late}, {late, old}} {

@@ -154,10 +154,7 @@ func (t vmTotal) plus(more vmTotal) (vmTotal, error) {
 func (t vmTotals) empty() bool { return len(t) == 0 }
 
 func addVMTotal(t vmTotals, row influx.Row) (vmTotals, error) {
-	vmid := row.Tags["vmid"]
-	if vmid == "" {
-		return t, nil
-	}
+	vmid := row.Tags["vmid"] // that of nobody's dumps is empty, and never asked for
 	var more vmTotal
 	var err error
 	if more.dumps, _, err = countIfAny(row, "dumps"); err != nil {

@@ -93,7 +93,6 @@ type recordsPage struct {
 }
 
 func (p *recordsPage) add(r Record) error {
-	p.line.Reset()
 	if p.count == 0 {
 		p.first = r.TimeNs
 		p.line.WriteString(`{"records":[`)
@@ -127,7 +126,6 @@ func (p *recordsPage) begin() {
 	if p.count >= p.q.limit {
 		p.next()
 	}
-	p.w.WriteHeader(http.StatusOK)
 }
 
 // next links the next page, pinned to what was newest on this one: without that, dumps

@@ -64,14 +64,12 @@ var parameters = map[string]func(q *query, text string, maxOffset int64) error{
 	"to":   func(q *query, text string, _ int64) (err error) { q.span.To, err = filterTime(text); return err },
 }
 
-var digits = regexp.MustCompile(`^[0-9]{1,18}$`)
-
 func whole64(text string, least, most int64) (int64, error) {
-	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil || !digits.MatchString(text) || n < least || n > most {
+	n, err := strconv.ParseUint(text, 10, 63) // which takes no sign
+	if err != nil || int64(n) < least || int64(n) > most {
 		return 0, fmt.Errorf("expected a whole number from %d to %d", least, most)
 	}
-	return n, nil
+	return int64(n), nil
 }
 
 func filterName(text string) (string, error) {

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-kit/log"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"memdump_exporter/collector"
@@ -46,6 +47,9 @@ func askRecords(t testing.TB, target string) (status int, p page, next string) {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
+	if form := resp.Header.Get("Content-Type"); form != "application/json" {
+		t.Errorf("%s: HTTP %d is said to be %q", target, resp.StatusCode, form)
+	}
 	decoder := json.NewDecoder(resp.Body)
 	decoder.UseNumber()
 	decoder.DisallowUnknownFields()
@@ -223,6 +227,62 @@ func TestRecords_pages(t *testing.T) {
 	}
 }
 
+// TestRecords_text: the same records are the same bytes, whatever the order of equal times and
+// the form of the numbers; and the next page is one of the same records.
+func TestRecords_text(t *testing.T) {
+	rows := []string{`[1500000000,"b",1.50]`, `[1500000000,"a",1e3]`, `[1500000000,"c",9007199254740993]`, `[1400000000,"a",null]`, `[-1,null,true]`}
+	const columns = `"dom","duration_sec"`
+	record := func(at, dom, duration string) string {
+		return `{"timestamp":"` + at + `Z","dom":` + dom + `,"vmid":null,"sha256":null,"duration_sec":` + duration +
+			`,"gzip_size_bytes":null,"ctime":null,"mtime":null,"atime":null,"dump_path":null}`
+	}
+	want := `{"records":[` + strings.Join([]string{
+		record("1970-01-01T00:00:01.500", `"a"`, "1000"), record("1970-01-01T00:00:01.500", `"b"`, "1.5"), record("1970-01-01T00:00:01.500", `"c"`, "9007199254740993"),
+		record("1970-01-01T00:00:01.400", `"a"`, "null"), record("1969-12-31T23:59:59.999", "null", "true"),
+	}, ",\n") + "],\"count\":5,\"limit\":5,\"offset\":7}\n"
+	for range 6 {
+		rows[0], rows[1], rows[2] = rows[1], rows[2], rows[0]
+		var asked []string
+		col := told(func(path, _ string) (int, string, string) {
+			asked = append(asked, path)
+			return http.StatusOK, "1.8.10", answerOf(columns, strings.Join(rows, ","))
+		}).collector(t, log.NewNopLogger())
+		handler := col.Records(collector.RecordsConfig{HandlerConfig: collector.HandlerConfig{Timeout: time.Minute}, MaxOffset: 1000, AtOnce: 1})
+		for query, next := range map[string]string{
+			"limit=5&offset=7":                        "limit=5&offset=12&to=1970-01-01T00%3A00%3A01.500000001Z",
+			"limit=5&offset=7&to=9":                   "limit=5&offset=12&to=1970-01-01T00%3A00%3A09Z",
+			"limit=5&offset=7&from=0&vmid=v%2F&dom=d": "dom=d&from=1970-01-01T00%3A00%3A00Z&limit=5&offset=12&to=1970-01-01T00%3A00%3A01.500000001Z&vmid=v%2F",
+		} {
+			w := httptest.NewRecorder()
+			handler.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/old/path?"+query, nil))
+			if got := w.Body.String(); w.Code != http.StatusOK || got != want {
+				t.Errorf("%s: HTTP %d\n got %s\nwant %s", query, w.Code, got, want)
+			}
+			if got := w.Header().Get("Link"); got != "</old/path?"+next+`>; rel="next"` {
+				t.Errorf("%s: the next page is %s, want %s", query, got, next)
+			}
+		}
+		if asked[0] != "/ping" { // on which the form of the credentials depends
+			t.Errorf("asked %q", asked)
+		}
+	}
+}
+
+// TestRecords_largest: the largest page is read whole, and what is larger than it can be is not.
+func TestRecords_largest(t *testing.T) {
+	for _, tt := range []struct{ rows, bytes, status int }{{10_000, 4 << 10, http.StatusOK}, {10, 1 << 20, http.StatusBadGateway}} {
+		row := `[5,"` + strings.Repeat("x", tt.bytes) + `"]`
+		answer := answerOf(`"dump_path"`, strings.Repeat(row+",", tt.rows-1)+row)
+		col := told(func(string, string) (int, string, string) { return http.StatusOK, "1.8.10", answer }).collector(t, log.NewNopLogger())
+		w := httptest.NewRecorder()
+		col.Records(collector.RecordsConfig{HandlerConfig: collector.HandlerConfig{Timeout: time.Minute}, AtOnce: 1}).
+			ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, fmt.Sprint("/records?limit=", tt.rows), nil))
+		if text := w.Body.String(); w.Code != tt.status || tt.status == http.StatusOK && !strings.HasSuffix(text, fmt.Sprintf("],\"count\":%d,\"limit\":%[1]d,\"offset\":0}\n", tt.rows)) {
+			t.Errorf("%d rows of %d bytes: HTTP %d, %d bytes", tt.rows, tt.bytes, w.Code, len(text))
+		}
+	}
+}
+
 // TestRecords_filters: by name and by time, with values that need quoting.
 func TestRecords_filters(t *testing.T) {
 	server := influxdb.Server(t)
@@ -306,7 +366,9 @@ func TestRecords_refuses(t *testing.T) {
 	refused("order=asc", "order")
 	refused("Limit=1", "Limit")
 	refused("q=DROP", "q")
+	refused("limit=%2B1", "limit")
 	refused("limit=%zz", "percent-encoded")
+	refused("%zz=1", "decoded")
 	refused("a;b", "a;b")
 	refused("from=2&to=2", "from")
 	refused("from=3&to=2", "from")
@@ -357,12 +419,15 @@ func hostileName(rng *rand.Rand) (name string) {
 // TestRecords_failures: InfluxDB failing is never an empty list, nor a short one that
 // looks whole.
 func TestRecords_failures(t *testing.T) {
+	const nothing = `{"results":[{"statement_id":0}]}`
 	var answer atomic.Value
 	arrived := make(chan struct{}, 10)
 	influxdb := influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) {
 		switch body := answer.Load().(string); {
 		case r.URL.Path == "/ping":
 			w.Header().Set("X-Influxdb-Version", "1.8.10")
+		case strings.HasPrefix(r.URL.Query().Get("q"), "SHOW") && body != nothing:
+			_, _ = io.WriteString(w, fieldKeys("sha256"))
 		case body == "hang":
 			arrived <- struct{}{}
 			<-r.Context().Done()
@@ -382,7 +447,9 @@ func TestRecords_failures(t *testing.T) {
 		status       int
 	}{
 		{"database missing", `{"results":[{"error":"database not found: db"}]}`, http.StatusBadGateway},
-		{"no measurement", `{"results":[{"statement_id":0}]}`, http.StatusBadGateway},
+		{"no measurement", nothing, http.StatusBadGateway},
+		{"a time that is none", answerOf(`"dom"`, `["soon","d"]`), http.StatusBadGateway},
+		{"a number that is none", answerOf(`"duration_sec"`, `[5,1e999]`), http.StatusBadGateway},
 		{"no JSON", `<html>`, http.StatusBadGateway},
 		{"cut before the first record", begin, http.StatusBadGateway},
 		{"cut soon after", begin + row(9) + "," + row(8), http.StatusBadGateway},
@@ -471,8 +538,8 @@ func TestOpenAPI(t *testing.T) {
 	}
 	recorder := httptest.NewRecorder()
 	collector.OpenAPI().ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/openapi.json", nil))
-	if err := json.Unmarshal(recorder.Body.Bytes(), &described); err != nil {
-		t.Fatal(err)
+	if err := json.Unmarshal(recorder.Body.Bytes(), &described); err != nil || recorder.Header().Get("Content-Type") != "application/json" {
+		t.Fatalf("%v, %v", err, recorder.Header())
 	}
 	var asked atomic.Value
 	url_ := newServer(t, func(statement string) string {

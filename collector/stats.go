@@ -136,7 +136,7 @@ func addTotal(t total, row influx.Row) (total, error) {
 // the server did not notice: InfluxDB's sums wrap silently.
 func count(row influx.Row, column string) (total, error) {
 	n, err := row.Int64(column)
-	if err == nil && n < 0 {
+	if n < 0 {
 		err = fmt.Errorf("%w: the server says %d", errOutOfRange, n)
 	}
 	return total(n), err

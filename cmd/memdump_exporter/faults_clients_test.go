@@ -51,7 +51,7 @@ var clientRows = []row{
 		off: []edit{{"if r == nil || time.Since(r.began) >= joinWithin {", "if true {"}}},
 	{id: "F4", what: "1000 scrapers that leave after 50 ms", run: leaving, off: []edit{{"\tr.cancel(cause)\n}", "\t_ = cause\n}"}}},
 	{id: "F5", what: "timeouts that are none", run: timeouts,
-		off: []edit{{"err == nil && seconds > 0 && !math.IsInf(seconds, 0)", "err == nil"}}},
+		off: []edit{{"; seconds > 0 && !math.IsInf(seconds, 0) {", "; seconds != 0 && !math.IsInf(seconds, 0) {"}}},
 	{id: "F6", what: "long URLs, many parameters, smuggling (methods, paths: TestRoutes, FuzzRequest)", run: strangeRequests, off: []edit{{"MaxHeaderBytes: 16 << 10,", ""}}},
 	{id: "F7", what: "50 wrong passwords a second", run: wrongPasswords},
 	{id: "F8", what: "10,000 streams of HTTP/2 begun and reset (TLS and HTTP/2 on the plain port: FuzzRequest)", run: resetStreams},
