@@ -29,7 +29,7 @@ var networkRows = []row{
 	{id: "A3", what: "killed during the answer", run: killedDuringAnswer},
 	{id: "A4", what: "SIGSTOP of influxd", tested: "TestTruth_awayAndBack/hangs"},
 	{id: "A5", what: "latency of 300 ms, more or less", run: toxic("latency", `"latency":300,"jitter":200`, seen{})},
-	{id: "A6", what: "latency beyond the scrape's time, on one of six", run: toxic("latency", `"latency":6000`, late), off: []edit{{"case <-patience.C:\n\t\tlate = true\n", ""}}},
+	{id: "A6", what: "latency beyond the scrape's time, on one of six", run: toxic("latency", `"latency":6000`, late), off: []edit{{"case <-patience:\n\t\tlate = true\n", "case <-make(chan bool):\n\t\t_ = patience\n"}}},
 	{id: "A7", what: "nothing comes after the connection", run: toxic("timeout", `"timeout":0`, seen{reason: "timeout", records: true})},
 	{id: "A8", what: "closed after 100 ms", run: toxic("timeout", `"timeout":100`, seen{reason: "unreachable", within: time.Second})},
 	{id: "A9", what: "reset", run: toxic("reset_peer", `"timeout":0`, unreachable)},

@@ -476,7 +476,7 @@ func panics(t *testing.T, m *matrix) {
 	bad := filepath.Join(t.TempDir(), name)
 	cmd := exec.Command("go", "build", "-o", bad, ".")
 	cmd.Env = append(os.Environ(), overlay(t,
-		edit{"registry := prometheus.NewRegistry()\n", defect + "registry := prometheus.NewRegistry()\n"},
+		edit{"registry := prometheus.NewRegistry()\n", strings.Replace(defect, "r.", "request.", 1) + "registry := prometheus.NewRegistry()\n"},
 		edit{"return c.list(ctx, q, page.add)", defect + "return c.list(ctx, q, page.add)"},
 		edit{"o, err := p.overview(r.Context())", defect + "o, err := p.overview(r.Context())"},
 		edit{"func addMean(m mean, row influx.Row) (mean, error) {", "func addMean(m mean, row influx.Row) (mean, error) {\nif n, _ := row.Int64(\"count\"); n == 13 { panic(\"own defect\") }"},
