@@ -361,7 +361,7 @@ func TestFlight_encoding(t *testing.T) {
 	var logged lines
 	col := told(func(string, string) (int, string, string) { return http.StatusNotFound, "", "" }).collector(t, &logged)
 	self := prometheus.NewRegistry()
-	self.MustRegister(prometheus.NewGauge(prometheus.GaugeOpts{Name: "memdump_up"})) // that it is there twice goes to the log
+	self.MustRegister(prometheus.NewGauge(prometheus.GaugeOpts{Name: "memdump_up", Help: "Twice there, which goes to the log."}))
 	w := httptest.NewRecorder()
 	col.Handler(collector.HandlerConfig{Self: self, Timeout: time.Minute, ErrorLog: panics{}}).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
 	if text := w.Body.String(); w.Code != http.StatusInternalServerError || strings.Contains(text, "own defect") || strings.Contains(text, "memdump_") {

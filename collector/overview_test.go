@@ -127,9 +127,14 @@ func TestOverview_days(t *testing.T) {
 					return tt.fields
 				case strings.Contains(statement, "GROUP BY time"):
 					return tt.answer
+				case strings.Contains(statement, "LIMIT 20"):
+					return answerOf(`"dom"`, `[7,"d"],[6,"d"]`)
 				}
 				return fails
 			}), "db")).Overview(t.Context())
+			if o.NewestErr != nil || len(o.Newest) != 2 || o.Newest[1].TimeNs != 6 {
+				t.Errorf("the newest dumps: %v, %v", o.Newest, o.NewestErr)
+			}
 			if tt.err != "" {
 				if o.Days != nil || o.DaysErr == nil || !strings.Contains(o.DaysErr.Error(), tt.err) {
 					t.Errorf("%v, %v, want %s", o.Days, o.DaysErr, tt.err)
@@ -166,8 +171,10 @@ func TestOverview_parts(t *testing.T) {
 				all = append(all, fmt.Sprintf(`{"tags":{"VMID":%q},"columns":["time","cpu"],"values":[[%d,1]]}`, id, recordedNow.UnixNano()))
 			}
 			return `{"results":[{"series":[` + strings.Join(all, ",") + `]}]}`
+		case strings.Contains(statement, `SUM("duration`):
+			return answerOf(`"sum","count"`, `[0,1e308,1],[0,1e308,1]`)
 		case strings.Contains(statement, "LIMIT 20"):
-			return answerOf(`"dom"`, `[7,"d"],["soon","d"]`)
+			return answerOf(`"dom"`, `[7,"d"],[6,"d"],["soon","d"]`)
 		}
 		return `{"results":[{"error":"not executed"}]}`
 	})

@@ -171,15 +171,11 @@ func appendJSON(b *bytes.Buffer, value any) error {
 			b.WriteString(number.String())
 			return nil
 		}
-		f, err := number.Float64()
-		if err != nil {
-			return fmt.Errorf("%w: a number that is none", influx.ErrMalformed)
-		}
-		value = f
+		value, _ = number.Float64() // infinite where float64 can't hold it, for which JSON has no form
 	}
 	text, err := json.Marshal(value)
 	if err != nil {
-		return fmt.Errorf("encoding a record: %w", err)
+		return fmt.Errorf("%w: a number that is none: %w", influx.ErrMalformed, err)
 	}
 	b.Write(text)
 	return nil
