@@ -67,7 +67,7 @@ func (h *history) add(more history) (err error) {
 		return err
 	}
 	// In place, as it happens at each step.
-	if h.vms == nil && more.vms != nil {
+	if h.vms == nil {
 		h.vms = make(members)
 	}
 	for vmid, point := range more.vms {

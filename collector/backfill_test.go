@@ -50,7 +50,7 @@ func TestBackfill_untrue(t *testing.T) {
 		part, answer, reason string
 		steps                []collector.Step
 	}{
-		"all is well":           {"", "", "", backfilled},
+		"all is well":           {`SHOW FIELD KEYS`, fails, "", backfilled}, // which need not be asked for
 		"dumps fail":            {`COUNT("sha256")`, fails, "refused", nil},
 		"bytes fail":            {`SUM("gzip`, fails, "refused", nil},
 		"last dump fails":       {`DESC LIMIT 1`, fails, "refused", nil},
@@ -172,6 +172,11 @@ func TestBackfill_slow(t *testing.T) {
 		if steps, err := backfill(t.Context(), col); err != nil || !slices.Equal(steps, backfilled) || hung == 0 {
 			t.Errorf("%d questions hung, %+v, %v", hung, steps, err)
 		}
+		rows[1009e9] = `"x","a",9223372036854775807`
+		longest = int64(3 * time.Second)
+		if steps, err := backfill(t.Context(), col); err == nil || !strings.Contains(err.Error(), "out_of_range") || len(steps) != 1 {
+			t.Errorf("a step that overflows from part to part: %+v, %v", steps, err)
+		}
 		longest, hung = 0, 0
 		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 		defer cancel()
@@ -179,4 +184,25 @@ func TestBackfill_slow(t *testing.T) {
 			t.Errorf("with no time left: %d questions hung, %+v, %v", hung, steps, err)
 		}
 	})
+}
+
+// TestBackfill_parts: parts of the time before that add up to more than 64 bits hold are none.
+func TestBackfill_parts(t *testing.T) {
+	asked := 0
+	client, err := influx.New(influx.Config{URL: "http://memory", Database: "db", Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+		statement := r.URL.Query().Get("q")
+		if !strings.Contains(statement, `COUNT("sha256")`) {
+			return says(http.StatusNoContent, "")("", r)
+		}
+		if asked++; asked == 1 {
+			return says(http.StatusBadRequest, `{"error":"query would exceed file limit of 432"}`)("", r)
+		}
+		return says(http.StatusOK, answerOf(`"value"`, `[0,9223372036854775807]`))("", r)
+	})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if steps, err := backfill(t.Context(), collectorAt(t, client, ranges.Auto, &clock{recordedNow})); err == nil || !strings.Contains(err.Error(), "out_of_range") || len(steps) > 0 || asked != 3 {
+		t.Errorf("asked %d times: %v, %v", asked, steps, err)
+	}
 }

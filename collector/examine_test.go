@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"memdump_exporter/collector"
+	"memdump_exporter/collector/ranges"
 )
 
 // TestExamine: what a measurement lacks of what the table asks is named once, and nothing is
@@ -31,7 +32,7 @@ func TestExamine(t *testing.T) {
 		"tag of no text": {fieldKeys("sha256"), strings.Replace(tags("vmid"), `"vmid"`, `1`, 1), collector.Measurement{}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := newCollector(t, newClient(t, newServer(t, func(statement string) string {
+			got := perVMCollectorAt(t, newClient(t, newServer(t, func(statement string) string {
 				switch {
 				case strings.HasPrefix(statement, "SHOW FIELD KEYS"):
 					return tt.fields
@@ -39,7 +40,7 @@ func TestExamine(t *testing.T) {
 					return tt.tags
 				}
 				return fails
-			}), "db")).Examine(t.Context())
+			}), "db"), ranges.Whole, &clock{recordedNow}, 1).Examine(t.Context())
 			if len(got) != 2 || got[0].Name != "mem_dumps" || got[1].Name != "vm_info" {
 				t.Fatalf("%+v", got)
 			}
