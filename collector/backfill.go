@@ -66,8 +66,8 @@ func (h *history) add(more history) (err error) {
 	if h.bytes, err = h.bytes.Merge(more.bytes); err != nil {
 		return err
 	}
-	// In place, as it happens at each step.
-	if h.vms == nil && more.vms != nil {
+	// In place, as it happens at each step; most steps have no dump.
+	if h.vms == nil && len(more.vms) > 0 {
 		h.vms = make(members)
 	}
 	for vmid, point := range more.vms {

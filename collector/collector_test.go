@@ -525,6 +525,31 @@ func TestScrape_empty(t *testing.T) {
 	}
 }
 
+// TestScrape_proofPanics: a defect while an empty answer is looked into leaves it unproven.
+func TestScrape_proofPanics(t *testing.T) {
+	c := newCollector(t, newFake(t, func(_ context.Context, statement string) (bool, error) {
+		if strings.HasPrefix(statement, "SHOW") {
+			panic("own defect")
+		}
+		return true, nil // without a row
+	}))
+	if got := gauges(scrape(t, c)); len(got) != 1 || got["memdump_up"] != 0 {
+		t.Errorf("got %v, want nothing but memdump_up 0", got)
+	}
+	internal := 0
+	for _, status := range c.Statuses() {
+		if status.Reason == "internal" {
+			internal++
+		}
+		if status.Err == nil {
+			t.Errorf("%s is said to have succeeded", status.Query)
+		}
+	}
+	if internal != 2 {
+		t.Errorf("%d queries failed for a defect, want the one of each measurement that asked", internal)
+	}
+}
+
 func fieldKeys(names ...string) string {
 	rows := make([]string, 0, len(names))
 	for _, name := range names {

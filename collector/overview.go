@@ -83,7 +83,7 @@ func (c *Collector) days(run *scrape) ([]Day, error) {
 		all[i].Start = first.Add(time.Duration(i) * day)
 	}
 	text := statement{sel: `COUNT("sha256") AS "dumps", SUM("gzip_size_bytes") AS "bytes"`, tail: "GROUP BY time(1d) fill(none)"}
-	rows := 0
+	found := false
 	span := ranges.Range{From: first.UnixNano(), To: today.Add(day).UnixNano()}
 	err := ranges.Walk(run.ctx, run.now.UnixNano(), span, c.recordsMap(), func(ctx context.Context, r ranges.Range) error {
 		part := make([]Day, overviewDays) // of a request that fails half-way, nothing counts
@@ -95,7 +95,7 @@ func (c *Collector) days(run *scrape) ([]Day, error) {
 			if !span.Contains(ns) {
 				return fmt.Errorf("%w: a day that was not asked for", influx.ErrMalformed)
 			}
-			rows++
+			found = true
 			return part[(ns-span.From)/int64(day)].add(row)
 		})
 		if err != nil {
@@ -107,7 +107,7 @@ func (c *Collector) days(run *scrape) ([]Day, error) {
 		}
 		return nil
 	})
-	if err == nil && rows == 0 {
+	if err == nil && !found {
 		err = run.prove(dumps, []string{"sha256"})
 	}
 	if err != nil {

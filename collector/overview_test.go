@@ -127,9 +127,14 @@ func TestOverview_days(t *testing.T) {
 					return tt.fields
 				case strings.Contains(statement, "GROUP BY time"):
 					return tt.answer
+				case strings.Contains(statement, "LIMIT 20"):
+					return answerOf(`"dom"`, `[7,"d"],[6,"d"]`)
 				}
 				return fails
 			}), "db")).Overview(t.Context())
+			if o.NewestErr != nil || len(o.Newest) != 2 || o.Newest[1].TimeNs != 6 {
+				t.Errorf("the newest dumps: %v, %v", o.Newest, o.NewestErr)
+			}
 			if tt.err != "" {
 				if o.Days != nil || o.DaysErr == nil || !strings.Contains(o.DaysErr.Error(), tt.err) {
 					t.Errorf("%v, %v, want %s", o.Days, o.DaysErr, tt.err)
@@ -166,8 +171,14 @@ func TestOverview_parts(t *testing.T) {
 				all = append(all, fmt.Sprintf(`{"tags":{"VMID":%q},"columns":["time","cpu"],"values":[[%d,1]]}`, id, recordedNow.UnixNano()))
 			}
 			return `{"results":[{"series":[` + strings.Join(all, ",") + `]}]}`
+		case strings.HasPrefix(statement, "SHOW"):
+			return fieldKeys("sha256")
+		case strings.Contains(statement, `"sha256" AS "value" FROM`):
+			return `{"results":[{}]}`
+		case strings.Contains(statement, `SUM("duration`):
+			return answerOf(`"sum","count"`, `[0,1e308,1],[0,1e308,1]`)
 		case strings.Contains(statement, "LIMIT 20"):
-			return answerOf(`"dom"`, `[7,"d"],["soon","d"]`)
+			return answerOf(`"dom"`, `[7,"d"],[6,"d"],["soon","d"]`)
 		}
 		return `{"results":[{"error":"not executed"}]}`
 	})
@@ -186,7 +197,8 @@ func TestOverview_parts(t *testing.T) {
 		if !asked[f.Statement] {
 			t.Errorf("%s was not asked by %s", f.Gauge, f.Statement)
 		}
-		if known := f.Gauge == "memdump_dumped_vms" || f.Gauge == "memdump_monitored_vms"; f.Known != known || known != (f.Reason == "") {
+		known, none := f.Gauge == "memdump_dumped_vms" || f.Gauge == "memdump_monitored_vms", f.Gauge == "memdump_last_dump_timestamp_seconds"
+		if f.Known != known || (known || none) != (f.Reason == "") {
 			t.Errorf("%+v", f)
 		}
 	}

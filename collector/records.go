@@ -66,7 +66,7 @@ func (c *Collector) list(ctx context.Context, q query, each func(Record) error) 
 		// How many records a piece holds is known only when they have been read, so in
 		// pieces those to skip are read, too.
 		limit, offset := l.left, skip
-		if inPieces = inPieces || r != q.span; inPieces {
+		if inPieces = r != q.span; inPieces {
 			limit, offset = l.left+skip, 0
 		}
 		request := influx.Request{
