@@ -211,6 +211,7 @@ func TestFlight_lastLeaves(t *testing.T) {
 			t.Errorf("after %v:\n%s", got.took, got.text)
 		}
 		time.Sleep(db.ends)
+		synctest.Wait()
 		if got := <-s.scrape(t.Context(), "10"); !got.has("memdump_dumps 3") || !got.has(`memdump_query_errors_total{query="dumps",reason="canceled"} 1`) {
 			t.Errorf("when they have ended:\n%s", got.text)
 		}
