@@ -199,6 +199,7 @@ func TestRecords_pages(t *testing.T) {
 		front.Holds(h)
 		col := collectorAt(t, newClient(t, front.URL, "pages"), tt.mode, &clock{now})
 		scrape(t, col)
+		_, learnt := front.Asked()
 		base := recordsOf(t, col)
 		want := writtenRecords(h)
 		var got []map[string]any
@@ -221,6 +222,9 @@ func TestRecords_pages(t *testing.T) {
 			}
 		}
 		sameRecords(t, fmt.Sprint(tt.limit, " files, ", tt.mode), got, want)
+		if _, refused := front.Asked(); refused-learnt > pages {
+			t.Errorf("%d questions for %d pages were refused, though the scrape had learnt what the server takes", refused-learnt, pages)
+		}
 		if wantPages := len(want)/37 + 1; pages != wantPages {
 			t.Errorf("%d pages, want %d", pages, wantPages)
 		}
