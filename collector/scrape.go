@@ -59,7 +59,10 @@ func (s *scrape) measurement(from source) string {
 // of any age: recordings of all servers, "fields" in no-rows-in-range.
 func (s *scrape) prove(from source, fields []string) error {
 	p := &s.proofs[from]
-	p.once.Do(func() { p.fields, p.err = s.fields(s.ctx, s.measurement(from)) })
+	p.once.Do(func() {
+		// Contained here, as to those who come later a Once that panicked has been done.
+		p.err = contain(func() (err error) { p.fields, err = s.fields(s.ctx, s.measurement(from)); return err })
+	})
 	if p.err != nil {
 		return fmt.Errorf("asking for the fields of %q: %w", s.measurement(from), p.err)
 	}
