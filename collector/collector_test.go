@@ -263,18 +263,18 @@ func serverInfo(families []*dto.MetricFamily) (labels []string) {
 	return labels
 }
 
-// ofTruth are the gauges that the writer of the data knows the truth of. A row that is new to
-// the table has its goldens.
-var ofTruth = []string{
-	"memdump_up", "memdump_dumps", "memdump_dumped_vms", "memdump_dumps_compressed_bytes", "memdump_dump_duration_mean_seconds",
-	"memdump_last_dump_timestamp_seconds", "memdump_monitored_vms", "memdump_vms_never_dumped", "memdump_vms_dump_overdue", "memdump_vms_omitted",
+// ofTruth tells whether the writer of the data knows the truth of a gauge. A row that is new
+// to the table has its goldens.
+func ofTruth(gauge string) bool {
+	return slices.Contains([]string{"memdump_up", "memdump_vms_never_dumped", "memdump_vms_dump_overdue", "memdump_vms_omitted"}, gauge) ||
+		slices.ContainsFunc(monthQueries, func(q monthQuery) bool { return q.gauge == gauge })
 }
 
 // gauges are the values of those that are there.
 func gauges(families []*dto.MetricFamily) map[string]float64 {
 	values := make(map[string]float64)
 	for _, family := range families {
-		if slices.Contains(ofTruth, family.GetName()) {
+		if ofTruth(family.GetName()) {
 			values[family.GetName()] = family.Metric[0].Gauge.GetValue()
 		}
 	}

@@ -68,12 +68,7 @@ func TestCoverage_identity(t *testing.T) {
 					Fields: map[string]any{"sha256": "x", "duration_sec": 1.0, "gzip_size_bytes": 1}})
 			}
 			database := fmt.Sprint("identity", i)
-			if err := server.Exec(t.Context(), "CREATE DATABASE "+database); err != nil {
-				t.Fatal(err)
-			}
-			if err := server.Write(t.Context(), database, h.Lines()); err != nil {
-				t.Fatal(err)
-			}
+			server.MustStore(t, database, h)
 			for _, mode := range ranges.Modes() {
 				col := perVMCollectorAt(t, newClient(t, server.URL, database), mode, &clock{now}, 3)
 				sameAll(t, col, h, now, 3)
@@ -91,12 +86,7 @@ func TestCoverage_firstDump(t *testing.T) {
 	server := influxdb.Server(t)
 	now := time.Now().Truncate(time.Microsecond)
 	h := influxtest.Believable(8, now)
-	if err := server.Exec(t.Context(), "CREATE DATABASE first"); err != nil {
-		t.Fatal(err)
-	}
-	if err := server.Write(t.Context(), "first", h.Lines()); err != nil {
-		t.Fatal(err)
-	}
+	server.MustStore(t, "first", h)
 	c := &clock{now}
 	front := influxtest.LimitFiles(t, server.URL, "influxdb-3.8.3", 432)
 	front.Holds(h)

@@ -69,13 +69,14 @@ func (c *Collector) list(ctx context.Context, q query, each func(Record) error) 
 		if inPieces = r != q.span; inPieces {
 			limit, offset = l.left+skip, 0
 		}
-		request := influx.Request{
-			Statement: q.statement(influxQL, recordsInfluxQL, limit, offset).over(c.DumpsMeasurement, r, influxQL),
-			MaxBytes:  limit*recordBytes + influx.DefaultMaxBytes,
-		}
+		in, columns, api := influxQL, recordsInfluxQL, influx.APIInfluxQL
 		if c.Database.API() == influx.APIV3Query {
-			request.API = influx.APIV3Query
-			request.Statement = q.statement(sql, recordsSQL, limit, offset).over(c.DumpsMeasurement, r, sql)
+			in, columns, api = sql, recordsSQL, influx.APIV3Query
+		}
+		request := influx.Request{
+			Statement: q.statement(in, columns, limit, offset).over(c.DumpsMeasurement, r, in),
+			API:       api,
+			MaxBytes:  limit*recordBytes + influx.DefaultMaxBytes,
 		}
 		err := c.Database.Query(ctx, request, func(row influx.Row) error {
 			found = true

@@ -184,12 +184,7 @@ func TestRecords_pages(t *testing.T) {
 	server := influxdb.Server(t)
 	now := time.Now()
 	h := edgy(rand.New(rand.NewPCG(5, 5)), now)
-	if err := server.Exec(t.Context(), "CREATE DATABASE pages"); err != nil {
-		t.Fatal(err)
-	}
-	if err := server.Write(t.Context(), "pages", h.Lines()); err != nil {
-		t.Fatal(err)
-	}
+	server.MustStore(t, "pages", h)
 	recorded := 0
 	for _, tt := range []struct {
 		limit int
@@ -296,12 +291,7 @@ func TestRecords_filters(t *testing.T) {
 		h.Add(influxtest.Point{Measurement: influxtest.Dumps, Tags: map[string]string{"dom": name, "vmid": fmt.Sprint("id", i%2)}, TimeNs: now.Add(-time.Duration(i) * time.Minute).UnixNano(),
 			Fields: map[string]any{"sha256": name, "duration_sec": 1.5, "gzip_size_bytes": int64(1)<<60 + int64(i)}})
 	}
-	if err := server.Exec(t.Context(), "CREATE DATABASE filters"); err != nil {
-		t.Fatal(err)
-	}
-	if err := server.Write(t.Context(), "filters", h.Lines()); err != nil {
-		t.Fatal(err)
-	}
+	server.MustStore(t, "filters", h)
 	base := recordsOf(t, collectorAt(t, newClient(t, server.URL, "filters"), ranges.Auto, &clock{now}))
 	all := writtenRecords(h)
 	for _, r := range all {
@@ -385,12 +375,7 @@ func TestRecords_refuses(t *testing.T) {
 func TestRecords_hostileNames(t *testing.T) {
 	server := influxdb.Server(t)
 	h := influxtest.Believable(3, time.Now())
-	if err := server.Exec(t.Context(), "CREATE DATABASE names"); err != nil {
-		t.Fatal(err)
-	}
-	if err := server.Write(t.Context(), "names", h.Lines()); err != nil {
-		t.Fatal(err)
-	}
+	server.MustStore(t, "names", h)
 	front := influxtest.LimitFiles(t, server.URL, "influxdb-3.6.0", 1e9) // counts, and refuses nothing
 	front.Holds(h)
 	col := collectorAt(t, newClient(t, front.URL, "names"), ranges.Auto, &clock{time.Now()})

@@ -82,7 +82,7 @@ func TestBackfill(t *testing.T) {
 			h.Add(dump(fmt.Sprint("edge", i), at.Add(beside), map[string]any{"sha256": "e", "gzip_size_bytes": int64(i)}))
 		}
 	}
-	store(t, server, "vmstats", h)
+	server.MustStore(t, "vmstats", h)
 	limited := influxtest.LimitFiles(t, server.URL, "influxdb-3.8.3", 20)
 	limited.Holds(h)
 	crowded := crowdedFront(t, server.URL, 5*time.Hour)
@@ -192,7 +192,7 @@ func firstLines(text string) string { return text[:min(len(text), 600)] }
 func TestBackfill_live(t *testing.T) {
 	server := influxdb.Server(t)
 	h := influxtest.Believable(10, time.Now().Add(-time.Second))
-	store(t, server, "vmstats", h)
+	server.MustStore(t, "vmstats", h)
 	file := filepath.Join(t.TempDir(), "history")
 	must(t, run(t.Context(), []string{"--influx.url=" + server.URL, "backfill", fmt.Sprint("--from=", time.Now().Add(-time.Hour).Truncate(time.Second).Unix()), "--step=1s", "--output=" + file}, io.Discard, io.Discard))
 	got := samples(t, file)

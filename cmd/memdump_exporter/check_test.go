@@ -35,10 +35,10 @@ func TestCheck(t *testing.T) {
 	now := time.Now()
 	h := &influxtest.History{}
 	h.Add(dump("1", time.Unix(1.7e9, 0), first(5)), dump("2", time.Unix(1.7e9+1, 0), first(6)), sample("1", now, map[string]any{"cpu": 1.0}))
-	store(t, server, "right", h)
+	server.MustStore(t, "right", h)
 	poor := &influxtest.History{}
 	poor.Add(dump("1", time.Unix(1.7e9, 0), map[string]any{"sha256": "ab", "duration_sec": 2.5}), sample("1", now, map[string]any{"cpu": 1.0}))
-	store(t, server, "poor", poor)
+	server.MustStore(t, "poor", poor)
 	nobody := influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) { http.NotFound(w, r) })
 	guarded := influxtest.Serve(t, influxtest.MustLoad(t, "influxdb-3.8.3", "auth"))
 	gateway := influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) {

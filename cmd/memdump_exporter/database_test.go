@@ -41,7 +41,7 @@ func putInPlace(t *testing.T, file, text string) {
 // token is one clear reason, and no request without credentials.
 func TestTokenFile(t *testing.T) {
 	server := influxdb.Server(t)
-	store(t, server, "vmstats", influxtest.Believable(5, time.Now()))
+	server.MustStore(t, "vmstats", influxtest.Believable(5, time.Now()))
 	w := newFront(t, server.URL)
 	file := filepath.Join(t.TempDir(), "token")
 	write(t, file, "canary-first\n")
@@ -175,7 +175,7 @@ func (a *authority) pair(t *testing.T, name string) tls.Certificate {
 func TestTLS(t *testing.T) {
 	server := influxdb.Server(t)
 	h := influxtest.Believable(5, time.Now())
-	store(t, server, "vmstats", h)
+	server.MustStore(t, "vmstats", h)
 	ca := newAuthority(t)
 	front := tlsFront(t, server.URL, ca)
 

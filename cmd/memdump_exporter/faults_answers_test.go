@@ -321,7 +321,7 @@ func otherType(t *testing.T, m *matrix) {
 	now := time.Now()
 	h := &influxtest.History{}
 	h.Add(dump("1", now.Add(-50*24*time.Hour), first(5)), dump("2", now, first(7)), sample("1", now.Add(-time.Minute), map[string]any{"cpu": 1.0}))
-	store(t, m.server, database, h)
+	m.server.MustStore(t, database, h)
 	text := dump("3", now.Add(-100*24*time.Hour), map[string]any{"gzip_size_bytes": "eleven"})
 	must(t, m.server.Write(t.Context(), database, []string{text.Line()}))
 	s := m.start(t, nil, m.server.URL, "--influx.db="+database)

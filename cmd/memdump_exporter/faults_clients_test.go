@@ -516,7 +516,7 @@ func (m *matrix) slow(t *testing.T) *subject {
 		for i := range 30_000 {
 			m.many.Add(dump(fmt.Sprint("vm-", i), now.Add(-time.Duration(i)*time.Minute), first(int64(i))))
 		}
-		store(t, m.server, slowDatabase, m.many)
+		m.server.MustStore(t, slowDatabase, m.many)
 	})
 	s := &subject{exporter: startExporter(t, nil, "--influx.url="+m.server.URL, "--influx.db="+slowDatabase, "--influx.ranges=whole"), history: m.many}
 	s.metrics(t, patient)

@@ -189,7 +189,7 @@ type matrix struct {
 
 func newMatrix(t *testing.T) *matrix {
 	m := &matrix{server: influxtest.MustStart(t), history: influxtest.Believable(5, time.Now())}
-	store(t, m.server, "vmstats", m.history)
+	m.server.MustStore(t, "vmstats", m.history)
 	m.front = newFront(t, m.server.URL)
 	m.toxic = newToxic(t, m.server.URL)
 	m.subject = m.start(t, nil, m.front.URL)

@@ -177,25 +177,30 @@ func parse(args []string, stdout, stderr io.Writer) (o options, done bool, err e
 
 // nameFlag finds the flag whose value kingpin could not read, which its error leaves out.
 func nameFlag(app *kingpin.Application, args []string, err error) error {
-	type setting struct{ name, text string }
-	given := make(map[setting]*kingpin.FlagModel)
-	for _, flag := range app.Model().Flags {
-		if text := os.Getenv(flag.Envar); text != "" {
-			given[setting{flag.Envar, text}] = flag
+	named := func(name, text string, flag *kingpin.FlagModel) error {
+		wrong := flag.Value.Set(text)
+		if wrong != nil && len(flag.Default) > 0 {
+			return fmt.Errorf("%s is %q: expected a value such as %s", name, text, flag.Default[0])
 		}
+		if wrong != nil {
+			return fmt.Errorf("%s: %w", name, wrong)
+		}
+		return nil
 	}
 	if parsed, wrong := app.ParseContext(args); wrong == nil {
 		for _, element := range parsed.Elements {
 			if flag, ok := element.Clause.(*kingpin.FlagClause); ok && element.Value != nil {
-				given[setting{"--" + flag.Model().Name, *element.Value}] = flag.Model()
+				if wrong := named("--"+flag.Model().Name, *element.Value, flag.Model()); wrong != nil {
+					return wrong
+				}
 			}
 		}
 	}
-	for set, flag := range given {
-		if wrong := flag.Value.Set(set.text); wrong != nil && len(flag.Default) > 0 {
-			return fmt.Errorf("%s is %q: expected a value such as %s", set.name, set.text, flag.Default[0])
-		} else if wrong != nil {
-			return fmt.Errorf("%s: %w", set.name, wrong)
+	for _, flag := range app.Model().Flags {
+		if text := os.Getenv(flag.Envar); text != "" {
+			if wrong := named(flag.Envar, text, flag); wrong != nil {
+				return wrong
+			}
 		}
 	}
 	return err

@@ -81,6 +81,10 @@ func TestRun_refuses(t *testing.T) {
 			t.Errorf("%s: %v holds the secret", arg, err)
 		}
 	}
+	t.Setenv("INFLUX_TLS_INSECURE_SKIP_VERIFY", "maybe")
+	if err := run(t.Context(), nil, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), "INFLUX_TLS_INSECURE_SKIP_VERIFY") || exitCode(err, io.Discard) != 2 {
+		t.Errorf("a variable's value: %v", err)
+	}
 }
 
 // screen is what run prints, with a signal for its first match.

@@ -30,7 +30,7 @@ var pictures = flag.String("pictures", "", "directory to keep the pictures of th
 func TestPage_figures(t *testing.T) {
 	server := influxdb.Server(t)
 	h := influxtest.Believable(6, time.Now())
-	store(t, server, "vmstats", h)
+	server.MustStore(t, "vmstats", h)
 	w := newFront(t, server.URL)
 	e := startExporter(t, []string{"INFLUX_URL=" + w.URL})
 	body := get(t, e.URL+"/", http.StatusOK)
@@ -143,8 +143,8 @@ func TestPage_browser(t *testing.T) {
 		dir = t.TempDir()
 	}
 	server := influxdb.Server(t)
-	store(t, server, "vmstats", influxtest.Believable(6, time.Now()))
-	store(t, server, "empty", &influxtest.History{})
+	server.MustStore(t, "vmstats", influxtest.Believable(6, time.Now()))
+	server.MustStore(t, "empty", &influxtest.History{})
 	hostile := &influxtest.History{}
 	for i, name := range []string{
 		`<script>alert(1)</script>`, `"><img src=//evil.example/x onerror=alert(2)>`, `javascript:alert(3)`, `{{.Secret}}`, strings.Repeat("long-", 60),
@@ -152,7 +152,7 @@ func TestPage_browser(t *testing.T) {
 	} {
 		hostile.Add(dump(name, time.Now().Add(-time.Duration(i)*time.Minute), map[string]any{"sha256": name, "duration_sec": 1e7, "gzip_size_bytes": int64(1) << 58}))
 	}
-	store(t, server, "hostile", hostile)
+	server.MustStore(t, "hostile", hostile)
 	gone := influxtest.MustStart(t)
 	away := startExporter(t, []string{"INFLUX_URL=" + gone.URL, "INFLUX_TOKEN=canary"})
 	must(t, gone.Stop())

@@ -359,7 +359,7 @@ func uncovered(h *influxtest.History, maxAge time.Duration) (never, overdue stri
 func TestPrometheus(t *testing.T) {
 	server := influxtest.MustStart(t)
 	h := influxtest.Believable(11, time.Now())
-	store(t, server, "vmstats", h)
+	server.MustStore(t, "vmstats", h)
 	env, args := []string{"INFLUX_URL=" + server.URL}, []string{"--collect.per-vm", "--dumps.max-age=4h"}
 	stays, leaves := startExporter(t, env, args...), startExporter(t, env, args...)
 	const a, b = "hypervisors:10147", "[::1]:10147 (spare)+.*" // as a regular expression, the latter is another
@@ -503,7 +503,7 @@ func TestPrometheus_backfill(t *testing.T) {
 	server := influxtest.MustStart(t)
 	now := time.Now().Truncate(time.Hour)
 	h := influxtest.Believable(12, now)
-	store(t, server, "vmstats", h)
+	server.MustStore(t, "vmstats", h)
 	from, file := now.Add(-1000*time.Hour), filepath.Join(t.TempDir(), "history")
 	if err := run(t.Context(), []string{"--influx.url=" + server.URL, "backfill", fmt.Sprint("--from=", from.Unix()), fmt.Sprint("--to=", now.Unix()), "--output=" + file,
 		"--label=job=memdump", "--label=instance=here:10147"}, io.Discard, io.Discard); err != nil {

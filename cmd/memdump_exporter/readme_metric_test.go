@@ -20,9 +20,7 @@ import (
 func TestREADME_addingAMetric(t *testing.T) {
 	const root = "../.."
 	text, err := os.ReadFile(readme)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	_, section, _ := strings.Cut(string(text), "## Adding a metric\n")
 	row := regexp.MustCompile("(?s)```go\n(.*?)\n *```").FindStringSubmatch(section)
 	commands := regexp.MustCompile("`(go test [^`]*)`").FindAllStringSubmatch(section, -1)
@@ -32,9 +30,7 @@ func TestREADME_addingAMetric(t *testing.T) {
 
 	dir := t.TempDir()
 	list, err := exec.Command("git", "-C", root, "ls-files", "-z", "--cached", "--others", "--exclude-standard").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	files := strings.FieldsFunc(string(list), func(r rune) bool { return r == 0 })
 	before := make(map[string]string)
 	for _, file := range files {
@@ -42,22 +38,18 @@ func TestREADME_addingAMetric(t *testing.T) {
 		if os.IsNotExist(err) { // deleted, and not yet committed
 			continue
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, file)), 0o755); err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
+		must(t, os.MkdirAll(filepath.Dir(filepath.Join(dir, file)), 0o755))
 		write(t, filepath.Join(dir, file), string(content))
 		before[file] = string(content)
 	}
-	table := filepath.Join(dir, "collector/stats.go")
-	rows, rest, found := strings.Cut(before["collector/stats.go"][strings.Index(before["collector/stats.go"], "\nvar stats = "):], "\n}\n")
-	if !found {
-		t.Fatal("no end of the table in stats.go")
+	const stats, begin, end = "collector/stats.go", "\nvar stats = ", "\n}\n"
+	head, table, found := strings.Cut(before[stats], begin)
+	rows, rest, closed := strings.Cut(table, end)
+	if !found || !closed {
+		t.Fatalf("no table in %s", stats)
 	}
-	head := before["collector/stats.go"][:strings.Index(before["collector/stats.go"], "\nvar stats = ")]
-	write(t, table, head+rows+"\n"+row[1]+"\n}\n"+rest)
+	write(t, filepath.Join(dir, stats), head+begin+rows+"\n"+row[1]+end+rest)
 
 	said := func(command string) (string, bool) {
 		cmd := exec.Command("sh", "-c", command)
@@ -94,7 +86,7 @@ func TestREADME_addingAMetric(t *testing.T) {
 			touched = append(touched, file)
 		}
 	}
-	if want := []string{"README.md", "collector/stats.go"}; !slices.Equal(touched, want) {
+	if want := []string{"README.md", stats}; !slices.Equal(touched, want) {
 		t.Errorf("beside test data %q were touched, want %q", touched, want)
 	}
 }

@@ -21,7 +21,7 @@ const readme = "../../README.md"
 // against what has been promised.
 func TestREADME_metrics(t *testing.T) {
 	server := influxdb.Server(t)
-	store(t, server, "vmstats", influxtest.Believable(2, time.Now()))
+	server.MustStore(t, "vmstats", influxtest.Believable(2, time.Now()))
 	scraped := startExporter(t, []string{"INFLUX_URL=" + server.URL}, "--collect.per-vm", "--dumps.max-age=48h").scrape(t)
 	served := make(map[string]string) // metric → type and labels
 	for name, family := range scraped {

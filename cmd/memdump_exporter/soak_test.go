@@ -134,7 +134,7 @@ func newSoak(t *testing.T) *soak {
 	server := influxtest.MustStart(t)
 	s := &soak{server: server, count: map[string]int{}, whole: make(chan time.Time), client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2}, Timeout: 20 * time.Second}}
 	s.history = influxtest.Believable(*soakSeed, time.Now())
-	store(t, server, "vmstats", s.history)
+	server.MustStore(t, "vmstats", s.history)
 	s.moments = []moment{{values: truth(s.history).values}}
 	s.proxy = newToxic(t, server.URL)
 	s.e = startExporter(t, []string{"INFLUX_URL=http://" + s.proxy.Listen})

@@ -16,7 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"memdump_exporter/influx"
 	"memdump_exporter/influx/influxtest"
 )
 
@@ -29,12 +28,6 @@ var gaugeOf = map[string]string{
 	"duration_mean":    "memdump_dump_duration_mean_seconds",
 	"last_dump":        "memdump_last_dump_timestamp_seconds",
 	"monitored_vms":    "memdump_monitored_vms",
-}
-
-func store(t *testing.T, server *influxtest.Server, database string, h *influxtest.History) {
-	t.Helper()
-	execute(t, server, "CREATE DATABASE "+influx.Ident(database))
-	must(t, server.Write(t.Context(), database, h.Lines()))
 }
 
 func execute(t *testing.T, server *influxtest.Server, statement string) {
@@ -192,7 +185,7 @@ func TestTruth(t *testing.T) {
 			database := "db " + name
 			var want expected
 			if tt.history != nil {
-				store(t, server, database, tt.history)
+				server.MustStore(t, database, tt.history)
 				want = truth(tt.history)
 			}
 			if tt.written != nil {
@@ -226,7 +219,7 @@ func TestTruth_otherNames(t *testing.T) {
 func TestTruth_awayAndBack(t *testing.T) {
 	server := influxtest.MustStart(t)
 	h := influxtest.Believable(3, time.Now())
-	store(t, server, "vmstats", h)
+	server.MustStore(t, "vmstats", h)
 	e := startExporter(t, []string{"INFLUX_URL=" + server.URL})
 	truth(h).holds(t, e.scrape(t))
 	for _, step := range []struct {
@@ -372,7 +365,7 @@ func (f *front) taken() []*http.Request {
 // connections.
 func TestScrape_cost(t *testing.T) {
 	server := influxdb.Server(t)
-	store(t, server, "vmstats", influxtest.Believable(5, time.Now()))
+	server.MustStore(t, "vmstats", influxtest.Believable(5, time.Now()))
 	w := newFront(t, server.URL)
 	// An existing deployment's environment and nothing else.
 	e := startExporter(t, []string{"INFLUX_URL=" + w.URL, "INFLUX_DB=vmstats", "INFLUX_TOKEN=s3cr3t"})
@@ -408,7 +401,7 @@ func TestScrape_cost(t *testing.T) {
 func TestScrape_oneHangs(t *testing.T) {
 	server := influxdb.Server(t)
 	h := influxtest.Believable(5, time.Now())
-	store(t, server, "vmstats", h)
+	server.MustStore(t, "vmstats", h)
 	w := newFront(t, server.URL)
 	w.hold(sumQuestion)
 	e := startExporter(t, []string{"INFLUX_URL=" + w.URL})

@@ -2,12 +2,12 @@ package influxtest
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"os"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -61,23 +61,31 @@ func (s *Shared) Stop() error {
 
 // empty drops all databases.
 func (s *Server) empty(ctx context.Context) error {
-	var answer struct {
-		Results []struct{ Series []struct{ Values [][]string } }
-	}
-	query := "/query?" + url.Values{"q": {"SHOW DATABASES"}}.Encode()
-	if err := s.do(ctx, http.MethodGet, query, "", nil, &answer); err != nil {
+	var answer json.RawMessage
+	if err := s.do(ctx, http.MethodGet, "/query?"+url.Values{"q": {"SHOW DATABASES"}}.Encode(), "", nil, &answer); err != nil {
 		return fmt.Errorf("list the databases: %w", err)
 	}
-	for _, result := range answer.Results {
-		for _, series := range result.Series {
-			for _, row := range series.Values {
-				// As influx.Ident does, which is a client's.
-				name := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(row[0])
-				if err := s.Exec(ctx, `DROP DATABASE "`+name+`"`); err != nil {
-					return err
-				}
-			}
+	rows, err := ReadAnswer(answer)
+	if err != nil {
+		return fmt.Errorf("list the databases: %w", err)
+	}
+	for _, row := range rows {
+		if err := s.Exec(ctx, "DROP DATABASE "+databaseName(fmt.Sprint(row.Values...))); err != nil {
+			return err
 		}
 	}
 	return nil
 }
+
+// MustStore makes a database that holds the history.
+func (s *Server) MustStore(tb testing.TB, database string, h *History) {
+	tb.Helper()
+	if err := s.Exec(tb.Context(), "CREATE DATABASE "+databaseName(database)); err != nil {
+		tb.Fatal(err)
+	}
+	if err := s.Write(tb.Context(), database, h.Lines()); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+func databaseName(name string) string { return `"` + stringEscaper.Replace(name) + `"` }
