@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"net"
 	"net/http"
 	"net/url"
@@ -147,11 +148,28 @@ type Request struct {
 	MaxBytes int64
 }
 
-// Query makes one request and calls row for each row of the answer, in the
-// server's order, as it is read. The error is an *Error, or what row returned;
-// after an error, rows already passed on count for nothing. No row and no error
-// can mean that there is no such measurement, no such field, or nothing in range:
-// the servers answer all three with the same bytes.
+// Rows makes one request and yields each row of the response, in the server's order, as
+// it is read. An error ends it: an *Error, after which the rows before it count for
+// nothing. No row and no error can mean that there is no such measurement, no such
+// field, or nothing in range: the servers answer all three with the same bytes.
+func (c *Client) Rows(ctx context.Context, q Request) iter.Seq2[Row, error] {
+	return func(yield func(Row, error) bool) {
+		err := c.Query(ctx, q, func(row Row) error {
+			if !yield(row, nil) {
+				return errStopped
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, errStopped) {
+			yield(Row{}, err)
+		}
+	}
+}
+
+// errStopped ends the reading of a response whose reader wants no more of it.
+var errStopped = errors.New("stopped")
+
+// Query is Rows with a call for each row; the error may be what row returned.
 func (c *Client) Query(ctx context.Context, q Request, row func(Row) error) error {
 	limit := q.MaxBytes
 	if limit == 0 {
