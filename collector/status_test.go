@@ -34,8 +34,8 @@ func TestLog(t *testing.T) {
 		want    string
 	}{
 		{1, nil, ""},
-		{61, &influx.Error{Kind: influx.ErrServer, Text: "\"a\nb\""}, `level=error msg="query failed" reason=server_error in_a_row=1 query=compressed_bytes took=0s ranges=1 err="server_error: the server says \"a\nb\""
-level=error msg="query failed" reason=server_error in_a_row=61 query=compressed_bytes took=0s ranges=1 err="server_error: the server says \"a\nb\""
+		{61, &influx.Error{Kind: influx.ErrServer, Text: "\"a\nb\""}, `level=error msg="query failed" reason=server_error in_a_row=1 query=compressed_bytes took=0s ranges=1 err="server_error: the server returned \"a\nb\""
+level=error msg="query failed" reason=server_error in_a_row=61 query=compressed_bytes took=0s ranges=1 err="server_error: the server returned \"a\nb\""
 `},
 		{2, &influx.Error{Kind: influx.ErrTruncated}, `level=error msg="query failed" reason=truncated in_a_row=1 query=compressed_bytes took=0s ranges=1 err=truncated
 `},

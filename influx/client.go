@@ -1,10 +1,9 @@
-// Package influx queries an InfluxDB 1.x, 2.x or 3.x server over HTTP: one InfluxQL
-// statement a request, on /query, which all three serve. It reads
-// answers row by row, bounds everything that comes from the network, and tells
-// kinds of failure apart.
+// Package influx queries InfluxDB 1.x, 2.x or 3.x over HTTP: one InfluxQL statement per
+// request, on /query, which all three serve. It reads responses row by row, limits the size
+// and the duration of everything from the network, and classifies failures.
 //
-// It must know neither Prometheus nor logging nor any measurement: it returns rows
-// and errors. It imports the standard library only.
+// It contains no Prometheus, no logging and no names of measurements: it returns rows and
+// errors. It imports the standard library only.
 package influx
 
 import (
@@ -23,38 +22,35 @@ import (
 )
 
 const (
-	// DefaultMaxBytes bounds an answer whose Request names no bound.
+	// DefaultMaxBytes limits the response to a Request without a limit of its own.
 	DefaultMaxBytes = 1 << 20
-	// maxRefusalBytes bounds what is read of an answer that is not 200.
-	maxRefusalBytes = 4 << 10
+	// maxErrorBody limits how much is read of a response other than 200.
+	maxErrorBody = 4 << 10
 )
 
-// Config says which database is asked, and how. New checks it; no request is made.
+// Config names a database and how to query it.
 type Config struct {
-	// URL is the base URL, such as http://127.0.0.1:8181 or
-	// https://gateway.example/influx (a path prefix is kept). It must hold no
-	// credentials, no query and no fragment.
+	// URL is the base URL, such as http://127.0.0.1:8181 or https://gateway.example/influx
+	// with a path prefix. It must hold no credentials, no query and no fragment.
 	URL string
-	// Database is the name of the database: on 2.x that of a bucket or of a DBRP
-	// mapping.
+	// Database is the name of the database; on 2.x the name of a bucket or of a DBRP mapping.
 	Database string
-	// API is the one that requests go to; empty means APIAuto.
+	// API is the API that serves the queries; empty means APIAuto.
 	API API
-	// Username, with Password, or Token are the credentials; without either, none
-	// are sent. A nil Secret is one that is not given.
+	// Username with Password, or Token, are the credentials; nil means not set.
 	Username string
 	Password Secret
 	Token    Secret
-	// Scheme is how they are sent; empty means SchemeAuto.
+	// Scheme is the authentication scheme; empty means SchemeAuto.
 	Scheme Scheme
-	// UserAgent names us in the server's logs.
+	// UserAgent is the User-Agent of every request.
 	UserAgent string
-	// Transport makes the requests; NewTransport gives one with bounds.
+	// Transport sends the requests; NewTransport returns one with limits.
 	Transport http.RoundTripper
 }
 
-// ConfigError says which field of Config is wrong. It never holds the field's value,
-// which may hold a secret.
+// ConfigError is an invalid field of Config. It never holds the field's value, which may
+// contain a secret.
 type ConfigError struct {
 	Setting string // the name of the field
 	Problem string
@@ -62,19 +58,19 @@ type ConfigError struct {
 
 func (e *ConfigError) Error() string { return "influx: " + e.Setting + " " + e.Problem }
 
-// Client asks one database. It is safe for concurrent use, and made once so that
-// connections are kept alive.
+// Client queries one database. It is safe for concurrent use; one client reuses its
+// connections.
 type Client struct {
 	config Config
 	base   *url.URL
 	http   *http.Client
 
 	server  atomic.Pointer[Server] // nil while not known
-	gateway atomic.Bool            // answers /api/v3/query and nothing else
-	probing chan struct{}          // holds one token: one probe at a time
+	gateway atomic.Bool            // only /api/v3/query works
+	probing chan struct{}          // one probe at a time
 }
 
-// New checks the configuration and returns a client. The error is a *ConfigError.
+// New returns a client, without sending a request. The error is a *ConfigError.
 func New(c Config) (*Client, error) {
 	if c.API == "" {
 		c.API = APIAuto
@@ -86,13 +82,13 @@ func New(c Config) (*Client, error) {
 	wrong := func(setting, problem string) (*Client, error) { return nil, &ConfigError{setting, problem} }
 	switch {
 	case err != nil:
-		return wrong("URL", "can't be parsed: expected a form such as http://127.0.0.1:8181")
+		return wrong("URL", "can't be parsed: expected a URL such as http://127.0.0.1:8181")
 	case base.Scheme != "http" && base.Scheme != "https", base.Host == "":
 		return wrong("URL", "must begin with http:// or https:// and name a host, such as http://127.0.0.1:8181")
 	case base.User != nil:
-		return wrong("URL", "must hold no user or password: they have settings of their own")
+		return wrong("URL", "must not contain a user or a password: they have settings of their own")
 	case base.RawQuery != "", base.Fragment != "", base.ForceQuery:
-		return wrong("URL", "must hold no query and no fragment: the database has its own setting")
+		return wrong("URL", "must not contain a query or a fragment: the database has its own setting")
 	case c.Database == "":
 		return wrong("Database", "is empty: expected a name such as vmstats")
 	case !slices.Contains(apis, c.API):
@@ -100,11 +96,11 @@ func New(c Config) (*Client, error) {
 	case !slices.Contains(schemes, c.Scheme):
 		return wrong("Scheme", fmt.Sprintf("is %q: expected one of %q", c.Scheme, schemes))
 	case c.Username != "" && c.Token != nil:
-		return wrong("Username", "is set beside a token: only one of them can be sent")
+		return wrong("Username", "and a token are both set: expected one of them")
 	case c.Password != nil && c.Username == "":
 		return wrong("Password", "is set without a user")
 	case c.Username != "" && c.Scheme == SchemeBearer:
-		return wrong("Scheme", "is Bearer, which carries a token and no user")
+		return wrong("Scheme", "is Bearer, which has no user: expected Basic or Token")
 	case c.Transport == nil:
 		return wrong("Transport", "is nil")
 	}
@@ -113,17 +109,17 @@ func New(c Config) (*Client, error) {
 		base:   base,
 		http: &http.Client{
 			Transport: c.Transport,
-			// A redirect would carry the token to wherever it points.
+			// A redirect would send the token to another host.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		probing: make(chan struct{}, 1),
 	}, nil
 }
 
-// NewTransport returns a transport with bounds on everything but the length of a
-// request, which its context bounds. It takes no proxy from the environment, so
-// that a stray HTTP_PROXY never sees the token, and speaks HTTP/1.1. A nil
-// configuration verifies servers by the system's certificates.
+// NewTransport returns a transport that limits everything but the duration of a request,
+// which its context limits. It uses HTTP/1.1 and no proxy from the environment, so that a
+// stray HTTP_PROXY never receives the token. A nil configuration verifies servers against
+// the system's certificates.
 func NewTransport(tlsConfig *tls.Config) *http.Transport {
 	dialer := &net.Dialer{Timeout: 2 * time.Second, KeepAlive: 15 * time.Second}
 	return &http.Transport{
@@ -137,21 +133,21 @@ func NewTransport(tlsConfig *tls.Config) *http.Transport {
 	}
 }
 
-// Request is one statement and the bound of its answer.
+// Request is one statement and the limit of its response.
 type Request struct {
-	// Statement is one statement, in the language of the API. Whoever builds it
-	// quotes what it names (Ident, String): a GET can drop a measurement on 1.x.
+	// Statement is one statement, in the query language of the API. Its author must quote
+	// names and strings (Ident, String): a GET can drop a measurement on 1.x.
 	Statement string
-	// API is APIInfluxQL, as empty is, or APIV3Query.
+	// API is APIInfluxQL (or empty) or APIV3Query.
 	API API
-	// MaxBytes bounds the answer's body; 0 means DefaultMaxBytes.
+	// MaxBytes limits the body of the response; 0 means DefaultMaxBytes.
 	MaxBytes int64
 }
 
-// Rows makes one request and yields each row of the response, in the server's order, as
-// it is read. An error ends it: an *Error, after which the rows before it count for
-// nothing. No row and no error can mean that there is no such measurement, no such
-// field, or nothing in range: the servers answer all three with the same bytes.
+// Rows sends one request and yields each row of the response while it is read, in the
+// server's order. An error, an *Error, is the last element: the rows before it are invalid
+// then. No row and no error can mean a missing measurement, a missing field, or no data in
+// the time range: the servers return the same bytes for all three.
 func (c *Client) Rows(ctx context.Context, q Request) iter.Seq2[Row, error] {
 	return func(yield func(Row, error) bool) {
 		err := c.Query(ctx, q, func(row Row) error {
@@ -166,10 +162,10 @@ func (c *Client) Rows(ctx context.Context, q Request) iter.Seq2[Row, error] {
 	}
 }
 
-// errStopped ends the reading of a response whose reader wants no more of it.
+// errStopped ends a response whose consumer has stopped.
 var errStopped = errors.New("stopped")
 
-// Query is Rows with a call for each row; the error may be what row returned.
+// Query is Rows with a callback for each row. The error may be one that row returned.
 func (c *Client) Query(ctx context.Context, q Request, row func(Row) error) error {
 	limit := q.MaxBytes
 	if limit == 0 {
@@ -182,9 +178,9 @@ func (c *Client) Query(ctx context.Context, q Request, row func(Row) error) erro
 	}
 	err := c.get(ctx, path, values, func(resp *http.Response, hidden secrets) error {
 		if resp.StatusCode != http.StatusOK {
-			return refusal(resp, hidden)
+			return errorResponse(resp, hidden)
 		}
-		return decodeAnswer(&bounded{r: resp.Body, left: limit}, resp.StatusCode, hidden, row)
+		return decodeResponse(&limitedReader{r: resp.Body, left: limit}, resp.StatusCode, hidden, row)
 	})
 	if err == nil && q.API == APIV3Query {
 		c.gateway.Store(true)
@@ -192,18 +188,16 @@ func (c *Client) Query(ctx context.Context, q Request, row func(Row) error) erro
 	return err
 }
 
-// get makes one GET below the base URL and hands the response to read, which need
-// not close it, with the secrets that were sent, which must not come back in an error.
-// What it learns of the server's identity it keeps.
+// get sends one GET below the base URL. It calls read with the response, which get closes,
+// and with the secrets that were sent.
 func (c *Client) get(ctx context.Context, path string, query url.Values, read func(resp *http.Response, hidden secrets) error) error {
 	target := c.base.JoinPath(path)
 	target.RawQuery = query.Encode()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
 	if err != nil {
-		return &Error{Kind: ErrMalformed, Err: errors.New("the request can't be built from the URL of InfluxDB")}
+		return &Error{Kind: ErrMalformed, Err: errors.New("the URL of InfluxDB can't be used in a request")}
 	}
-	// Asked for nothing else, a server has no reason to compress; what it sends
-	// compressed all the same is refused below.
+	// Nothing is decompressed, so that a small response can't grow.
 	req.Header.Set("Accept-Encoding", "identity")
 	req.Header.Set("User-Agent", c.config.UserAgent)
 	hidden, err := c.authorize(req)
@@ -213,27 +207,27 @@ func (c *Client) get(ctx context.Context, path string, query url.Values, read fu
 	resp, err := c.http.Do(req)
 	if err != nil {
 		c.forget()
-		return ended(ctx, hidden.cover(transportError(err)))
+		return ended(ctx, hidden.redactError(transportError(err)))
 	}
 	defer resp.Body.Close()
 	c.notice(resp)
 	if encoding := resp.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
-		return &Error{Kind: ErrMalformed, Status: resp.StatusCode, Err: errors.New("the answer is compressed unasked")}
+		return &Error{Kind: ErrMalformed, Status: resp.StatusCode, Err: errors.New("the response is compressed against the request")}
 	}
-	err = hidden.cover(ended(ctx, read(resp, hidden)))
-	// Where nothing presents itself as InfluxDB, a missing path is no news.
+	err = hidden.redactError(ended(ctx, read(resp, hidden)))
+	// Without an InfluxDB version, a missing path does not change the identity.
 	if known := c.server.Load(); changed(err) && (known == nil || known.Major != 0 || !errors.Is(err, ErrNotFound)) {
 		c.forget()
 	}
 	return err
 }
 
-// refusal reads the beginning of an answer that is not 200, in any of the forms
-// that the servers use: {"error":…}, {"code":…,"message":…}, bare text, nothing.
-func refusal(resp *http.Response, hidden secrets) error {
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxRefusalBytes))
+// errorResponse reads the beginning of a response other than 200. The servers send
+// {"error":…}, {"code":…,"message":…}, plain text, or nothing.
+func errorResponse(resp *http.Response, hidden secrets) error {
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 	if err != nil && len(body) == 0 {
 		return readError(resp.StatusCode, err)
 	}
-	return serverError(resp.StatusCode, refusalText(body), hidden)
+	return serverError(resp.StatusCode, errorText(body), hidden)
 }

@@ -38,7 +38,7 @@ func ask(ctx context.Context, client *influx.Client, maxBytes int64) (rows int, 
 	return rows, err
 }
 
-func TestQuery_bodies(t *testing.T) {
+func TestRows_bodies(t *testing.T) {
 	tests := map[string]struct {
 		status int
 		body   string
@@ -117,9 +117,9 @@ func TestQuery_bodies(t *testing.T) {
 	}
 }
 
-// TestQuery_cut ends an answer after each of its bytes: none of them may pass for
+// TestRows_cut ends an answer after each of its bytes: none of them may pass for
 // the whole.
-func TestQuery_cut(t *testing.T) {
+func TestRows_cut(t *testing.T) {
 	var length atomic.Int64
 	url := influxtest.Handle(t, func(w http.ResponseWriter, _ *http.Request) { // length announced, connection cut
 		w.Header().Set("Content-Length", strconv.Itoa(len(whole)))
@@ -141,7 +141,7 @@ func TestQuery_cut(t *testing.T) {
 	}
 }
 
-func TestQuery_bound(t *testing.T) {
+func TestRows_bound(t *testing.T) {
 	url := influxtest.Handle(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, whole+"\n") })
 	client := newClient(t, url, "db", token)
 	if rows, err := ask(context.Background(), client, int64(len(whole)+1)); err != nil || rows != 1 {
@@ -154,8 +154,8 @@ func TestQuery_bound(t *testing.T) {
 	}
 }
 
-// TestQuery_boundOfRow: an answer may be long, but what has to be held of it may not.
-func TestQuery_boundOfRow(t *testing.T) {
+// TestRows_boundOfRow: an answer may be long, but what has to be held of it may not.
+func TestRows_boundOfRow(t *testing.T) {
 	row := `[0,"` + strings.Repeat("a", 1_000_000) + `"]`
 	for values, want := range map[string]int{row + "," + row: 2, `[0,"` + strings.Repeat("a", 2<<20) + `"]`: -1} {
 		url := influxtest.Handle(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -196,7 +196,7 @@ func TestRow_Int64(t *testing.T) {
 	}
 }
 
-func TestQuery_endless(t *testing.T) {
+func TestRows_endless(t *testing.T) {
 	for name, chunk := range map[string]string{"spaces": " ", "string": "a"} {
 		t.Run(name, func(t *testing.T) {
 			url := influxtest.Handle(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -217,7 +217,7 @@ func TestQuery_endless(t *testing.T) {
 	}
 }
 
-func TestQuery_waiting(t *testing.T) {
+func TestRows_waiting(t *testing.T) {
 	arrived, gone := make(chan struct{}, 2), make(chan struct{}, 2)
 	url := influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Query().Get("db") == "half" {
@@ -249,7 +249,7 @@ func TestQuery_waiting(t *testing.T) {
 	}
 }
 
-func TestQuery_unreachable(t *testing.T) {
+func TestRows_unreachable(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -261,8 +261,8 @@ func TestQuery_unreachable(t *testing.T) {
 	}
 }
 
-// TestQuery_refusesRedirects: the token must not travel to where a redirect points.
-func TestQuery_refusesRedirects(t *testing.T) {
+// TestRows_refusesRedirects: the token must not travel to where a redirect points.
+func TestRows_refusesRedirects(t *testing.T) {
 	var visited atomic.Int64
 	elsewhere := influxtest.Handle(t, func(http.ResponseWriter, *http.Request) { visited.Add(1) })
 	for _, status := range []int{301, 302, 303, 307, 308} {
@@ -276,7 +276,7 @@ func TestQuery_refusesRedirects(t *testing.T) {
 	}
 }
 
-func TestQuery_refusesCompression(t *testing.T) {
+func TestRows_refusesCompression(t *testing.T) {
 	encoding := "gzip"
 	url := influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) {
 		if got := r.Header.Get("Accept-Encoding"); got != "identity" {
@@ -294,7 +294,7 @@ func TestQuery_refusesCompression(t *testing.T) {
 	}
 }
 
-func TestQuery_request(t *testing.T) {
+func TestRows_request(t *testing.T) {
 	url := influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) {
 		if want := "/pre%2Ffix/more/query?db=my+db%26x&epoch=ns&q=SELECT+1"; r.URL.RequestURI() != want {
 			t.Errorf("asked %s, want %s", r.URL.RequestURI(), want)
@@ -317,9 +317,9 @@ func TestQuery_request(t *testing.T) {
 	}
 }
 
-// TestQuery_keepsConnections: a hundred questions one after the other need one
+// TestRows_keepsConnections: a hundred questions one after the other need one
 // connection.
-func TestQuery_keepsConnections(t *testing.T) {
+func TestRows_keepsConnections(t *testing.T) {
 	var connections atomic.Int64
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, whole+"\r\n")
@@ -342,8 +342,8 @@ func TestQuery_keepsConnections(t *testing.T) {
 	}
 }
 
-// TestQuery_callback: what the caller's function returns comes back as it is.
-func TestQuery_callback(t *testing.T) {
+// TestRows_callback: what the caller's function returns comes back as it is.
+func TestRows_callback(t *testing.T) {
 	url := influxtest.Handle(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, whole) })
 	own := errors.New("own")
 	err := newClient(t, url, "db", token).Query(context.Background(), influx.Request{Statement: "SELECT 1"}, func(influx.Row) error { return own })
@@ -402,7 +402,7 @@ func TestErrors_keepSecrets(t *testing.T) {
 	}
 }
 
-func TestQuery_secretFails(t *testing.T) {
+func TestRows_secretFails(t *testing.T) {
 	var requests atomic.Int64
 	url := influxtest.Handle(t, func(http.ResponseWriter, *http.Request) { requests.Add(1) })
 	missing := errors.New("token file x: no such file")
@@ -458,7 +458,7 @@ func TestNewTransport(t *testing.T) {
 	}
 }
 
-func TestQuote(t *testing.T) {
+func TestIdent(t *testing.T) {
 	if got, want := influx.Ident(`a"b\c; DROP`), `"a\"b\\c; DROP"`; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
@@ -467,8 +467,8 @@ func TestQuote(t *testing.T) {
 	}
 }
 
-// TestQuery_rawProtocol: answers that net/http on the server side would not send.
-func TestQuery_rawProtocol(t *testing.T) {
+// TestRows_rawProtocol: answers that net/http on the server side would not send.
+func TestRows_rawProtocol(t *testing.T) {
 	for name, tt := range map[string]struct {
 		answer string
 		want   influx.Kind

@@ -12,8 +12,8 @@ import (
 	"strings"
 )
 
-// Kind is one kind of failure. Callers tell failures apart with errors.Is
-// against the constants below, never by text.
+// Kind is a kind of failure. Callers compare with errors.Is against the constants below,
+// never by text.
 type Kind string
 
 // The closed list of kinds.
@@ -22,38 +22,37 @@ const (
 	ErrUnauthorized Kind = "unauthorized"
 	// ErrCredentials: the credentials could not be read; nothing was sent.
 	ErrCredentials Kind = "credentials"
-	// ErrDatabaseNotFound: the server does not know the database, or hides it.
+	// ErrDatabaseNotFound: the database does not exist, or the credentials may not read it.
 	ErrDatabaseNotFound Kind = "database_not_found"
-	// ErrRefused: the server understood the request and refuses the statement.
+	// ErrRefused: the server understood the request and rejected the statement.
 	ErrRefused Kind = "refused"
-	// ErrFileLimit: InfluxDB 3 refuses to read so many Parquet files at once;
-	// a narrower range of time may be accepted.
+	// ErrFileLimit: the query would read more Parquet files than InfluxDB 3 allows; a shorter
+	// time range may be accepted.
 	ErrFileLimit Kind = "file_limit"
-	// ErrOverloaded: the server says that it has too much to do now.
+	// ErrOverloaded: a limit of the server is reached.
 	ErrOverloaded Kind = "overloaded"
-	// ErrServer: the server failed (HTTP 5xx) without saying that it refuses.
+	// ErrServer: the server failed (HTTP 5xx) and did not reject the statement.
 	ErrServer Kind = "server_error"
-	// ErrNotFound: there is no such path: not an InfluxDB, or a wrong prefix.
+	// ErrNotFound: the path does not exist: not an InfluxDB, or a wrong prefix.
 	ErrNotFound Kind = "not_found"
-	// ErrRedirected: the server points elsewhere; redirects are never followed.
+	// ErrRedirected: the response is a redirect, which is never followed.
 	ErrRedirected Kind = "redirected"
-	// ErrTruncated: the answer ended early or says itself that it is partial.
+	// ErrTruncated: the response ended early, or is marked as partial.
 	ErrTruncated Kind = "truncated"
-	// ErrMalformed: the answer is not the documented JSON, or not of the
-	// documented shape.
+	// ErrMalformed: the response is not the documented JSON, or has another structure.
 	ErrMalformed Kind = "malformed"
-	// ErrTooLarge: the answer exceeds the bound of the request.
+	// ErrTooLarge: the response exceeds a limit.
 	ErrTooLarge Kind = "too_large"
 	// ErrTimeout: the deadline passed, here or at the server.
 	ErrTimeout Kind = "timeout"
-	// ErrCanceled: the caller gave up.
+	// ErrCanceled: the caller canceled the request.
 	ErrCanceled Kind = "canceled"
-	// ErrUnreachable: no connection, no name, no TLS, or a connection that broke
-	// before an answer began.
+	// ErrUnreachable: the name, the connection or TLS failed, or the connection broke before
+	// a response began.
 	ErrUnreachable Kind = "unreachable"
 )
 
-// Kinds returns every kind, for those who count failures by kind.
+// Kinds returns every kind.
 func Kinds() []Kind {
 	return []Kind{
 		ErrUnauthorized, ErrCredentials, ErrDatabaseNotFound, ErrRefused, ErrFileLimit, ErrOverloaded,
@@ -65,23 +64,23 @@ func Kinds() []Kind {
 // Error is the kind's name.
 func (k Kind) Error() string { return string(k) }
 
-// Error is the one error type of this package. It holds no URL, no statement and
-// no credentials.
+// Error is the one error type of this package. It holds no URL, no statement and no
+// credentials.
 type Error struct {
 	Kind   Kind
-	Status int    // HTTP status; 0 when no answer began
-	Text   string // what the server said: quoted, at most maxErrorText bytes before quoting; may be empty
-	Err    error  // the cause on our side; may be nil
+	Status int    // HTTP status; 0 without a response
+	Text   string // error message in the response, quoted, at most maxErrorText bytes before quoting; may be empty
+	Err    error  // cause on our side; may be nil
 }
 
-// maxErrorText bounds what is kept of a server's words, in bytes.
+// maxErrorText limits the error message of a response, in bytes.
 const maxErrorText = 256
 
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(string(e.Kind))
 	if e.Text != "" {
-		b.WriteString(": the server says " + e.Text)
+		b.WriteString(": the server returned " + e.Text)
 	}
 	if e.Err != nil {
 		b.WriteString(": " + e.Err.Error())
@@ -104,8 +103,8 @@ func malformed(format string, args ...any) error {
 	return &Error{Kind: ErrMalformed, Err: fmt.Errorf(format, args...)}
 }
 
-// transportError names what went wrong before an answer began. The URL that
-// net/http puts around its errors is left out.
+// transportError is the error of a request without a response. It drops the URL that
+// net/http adds to its errors.
 func transportError(err error) error {
 	if urlErr := (*url.Error)(nil); errors.As(err, &urlErr) {
 		err = urlErr.Err
@@ -113,7 +112,7 @@ func transportError(err error) error {
 	return &Error{Kind: waitKind(err, ErrUnreachable), Err: err}
 }
 
-// readError names what went wrong while an answer was being read.
+// readError is the error of reading a response.
 func readError(status int, err error) error {
 	if own := (*Error)(nil); errors.As(err, &own) {
 		own.Status = status
@@ -122,13 +121,13 @@ func readError(status int, err error) error {
 	kind := ErrTruncated
 	if syntax := (*json.SyntaxError)(nil); errors.As(err, &syntax) {
 		kind = ErrMalformed
-		// Where encoding/json is made of its version 2, it says so of an end.
+		// encoding/json built on its version 2 returns a SyntaxError for a truncated input.
 		if strings.HasPrefix(syntax.Error(), "unexpected end") {
 			kind = ErrTruncated
 		}
 	}
 	if unfit := (*json.UnmarshalTypeError)(nil); errors.As(err, &unfit) {
-		// Its own text quotes what does not fit.
+		// Its own text quotes the value.
 		kind, err = ErrMalformed, fmt.Errorf("a JSON value does not fit a %s", unfit.Type)
 	}
 	if errors.Is(err, io.EOF) {
@@ -137,8 +136,8 @@ func readError(status int, err error) error {
 	return &Error{Kind: waitKind(err, kind), Status: status, Err: err}
 }
 
-// ended names what ended a context as the cause of what net/http may have called a
-// closed connection, or a cancellation, by then.
+// ended returns the end of a context as the cause of what net/http may report as a closed
+// connection, or a cancellation.
 func ended(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil && (errors.Is(err, ErrTruncated) || errors.Is(err, ErrUnreachable) || errors.Is(err, ErrCanceled)) {
 		return &Error{Kind: waitKind(cause, ErrCanceled), Err: cause}
@@ -146,30 +145,29 @@ func ended(ctx context.Context, err error) error {
 	return err
 }
 
-// waitKind is the kind of an error that may come from a context or a timeout.
+// waitKind is the kind of an error that a context or a timeout may have caused.
 func waitKind(err error, otherwise Kind) Kind {
 	var timeout interface{ Timeout() bool }
 	switch {
 	case errors.Is(err, context.Canceled):
 		return ErrCanceled
-	case errors.As(err, &timeout) && timeout.Timeout(): // as context.DeadlineExceeded says of itself
+	case errors.As(err, &timeout) && timeout.Timeout(): // context.DeadlineExceeded too
 		return ErrTimeout
 	}
 	return otherwise
 }
 
-// serverError turns what a server said into an error; a secret that it repeats is
-// left out. It is the only place that reads a server's words; the words are those of
-// recorded servers (influxtest: no-database, refusals, auth, file-limit) and of the
-// documents that name limits
-// (https://docs.influxdata.com/influxdb/v1/administration/config/).
+// serverError is the error of a response that contains an error message. It is the only
+// place that interprets such messages: those of recorded servers (influxtest: no-database,
+// refusals, auth, file-limit), and those of limits that are documented in
+// https://docs.influxdata.com/influxdb/v1/administration/config/.
 func serverError(status int, text string, hidden secrets) error {
-	text = hidden.hide(text)
+	text = hidden.redact(text)
 	return &Error{Kind: classify(status, strings.ToLower(text)), Status: status, Text: quote(text)}
 }
 
 func classify(status int, text string) Kind {
-	says := func(parts ...string) bool {
+	contains := func(parts ...string) bool {
 		for _, part := range parts {
 			if strings.Contains(text, part) {
 				return true
@@ -179,25 +177,25 @@ func classify(status int, text string) Kind {
 	}
 	switch {
 	case status == http.StatusUnauthorized, status == http.StatusForbidden,
-		says("authorization header was malformed"):
+		contains("authorization header was malformed"):
 		return ErrUnauthorized
 	case status >= 300 && status < 400:
 		return ErrRedirected
-	case says("file limit"):
+	case contains("file limit"):
 		return ErrFileLimit
-	case says("database not found", "default retention policy not set"):
+	case contains("database not found", "default retention policy not set"):
 		return ErrDatabaseNotFound
-	case says("query-timeout limit exceeded"), status == http.StatusGatewayTimeout:
+	case contains("query-timeout limit exceeded"), status == http.StatusGatewayTimeout:
 		return ErrTimeout
-	case says("max-concurrent-queries", "max-select", "resources exhausted"),
+	case contains("max-concurrent-queries", "max-select", "resources exhausted"),
 		status == http.StatusTooManyRequests, status == http.StatusServiceUnavailable:
 		return ErrOverloaded
 	case status == http.StatusNotFound:
 		return ErrNotFound
 	case status == http.StatusOK, status == http.StatusBadRequest, status == http.StatusUnprocessableEntity,
 		status == http.StatusMethodNotAllowed,
-		// InfluxDB 3 up to 3.6 refuses statements with 500.
-		says("query error", "error in influxql statement", "statement per query", "must specify a 'db'"):
+		// InfluxDB 3 up to 3.6 rejects statements with 500.
+		contains("query error", "error in influxql statement", "statement per query", "must specify a 'db'"):
 		return ErrRefused
 	case status >= 500:
 		return ErrServer
@@ -205,7 +203,7 @@ func classify(status int, text string) Kind {
 	return ErrMalformed
 }
 
-// quote makes foreign text safe for one line of a log.
+// quote makes the text of a server safe for one line of a log.
 func quote(text string) string {
 	text = strings.TrimSpace(text)
 	if text == "" {
@@ -215,4 +213,13 @@ func quote(text string) string {
 		text = strings.ToValidUTF8(text[:maxErrorText], "\uFFFD") + "…"
 	}
 	return strconv.Quote(text)
+}
+
+// errorText returns the error message in the body of a response other than 200.
+func errorText(body []byte) string {
+	var message struct{ Error, Message string }
+	if json.Unmarshal(body, &message) == nil && message.Error+message.Message != "" {
+		return message.Error + message.Message
+	}
+	return string(body)
 }

@@ -17,7 +17,7 @@ import (
 func TestError(t *testing.T) {
 	for want, err := range map[string]Error{
 		"timeout": {Kind: ErrTimeout},
-		`server_error: the server says "no" (HTTP 500)`: {Kind: ErrServer, Status: 500, Text: `"no"`},
+		`server_error: the server returned "no" (HTTP 500)`: {Kind: ErrServer, Status: 500, Text: `"no"`},
 		"malformed: EOF": {Kind: ErrMalformed, Status: 200, Err: io.EOF},
 	} {
 		if got := err.Error(); got != want {
@@ -85,9 +85,9 @@ func TestEnded(t *testing.T) {
 	}
 }
 
-// TestQuery_broken: what breaks a connection is the end of the context, where that has
+// TestRows_broken: what breaks a connection is the end of the context, where that has
 // ended, and no secret is told, whatever is said of it.
-func TestQuery_broken(t *testing.T) {
+func TestRows_broken(t *testing.T) {
 	for name, respond := range map[string]func(error) (*http.Response, error){
 		"before the answer": func(err error) (*http.Response, error) { return nil, err },
 		"in the answer": func(err error) (*http.Response, error) {
@@ -134,26 +134,26 @@ func TestTransportError(t *testing.T) {
 	}
 }
 
-// TestSecrets_cover: a secret is taken out as it stands and as %q writes it; what holds
+// TestSecrets_redactError: a secret is taken out as it stands and as %q writes it; what holds
 // none stays as it is, up to its bound.
-func TestSecrets_cover(t *testing.T) {
+func TestSecrets_redactError(t *testing.T) {
 	hidden := secrets{`a"b`, ""}
 	for text, want := range map[string]string{
 		`x a"b y`:                                   "x <secret> y",
 		fmt.Sprintf("x %q y", `a"b`):                `x "<secret>" y`,
 		"plain":                                     "plain",
-		strings.Repeat("x", maxCoveredText):         strings.Repeat("x", maxCoveredText),
-		strings.Repeat("x", maxCoveredText+1):       strings.Repeat("x", maxCoveredText) + "…",
-		strings.Repeat("x", maxCoveredText-1) + "é": strings.Repeat("x", maxCoveredText-1) + "\uFFFD…",
+		strings.Repeat("x", maxErrorLength):         strings.Repeat("x", maxErrorLength),
+		strings.Repeat("x", maxErrorLength+1):       strings.Repeat("x", maxErrorLength) + "…",
+		strings.Repeat("x", maxErrorLength-1) + "é": strings.Repeat("x", maxErrorLength-1) + "\uFFFD…",
 	} {
 		err := errors.New(text)
-		got := hidden.cover(err)
-		covered := (*coveredError)(nil)
+		got := hidden.redactError(err)
+		covered := (*redactedError)(nil)
 		if got.Error() != want || !errors.Is(got, err) || errors.As(got, &covered) != (text != want) {
 			t.Errorf("%.50s: %.50s, want %.50s", text, got, want)
 		}
 	}
-	if err := hidden.cover(nil); err != nil {
+	if err := hidden.redactError(nil); err != nil {
 		t.Error(err)
 	}
 }

@@ -1,4 +1,4 @@
 package influx
 
-// ServerError is how an answer with this status and body is read.
-func ServerError(status int, body []byte) error { return serverError(status, refusalText(body), nil) }
+// ServerError is the error of a response with this status and body.
+func ServerError(status int, body []byte) error { return serverError(status, errorText(body), nil) }

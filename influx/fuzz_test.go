@@ -86,9 +86,9 @@ func keep(rows *[]influxtest.AnswerRow) func(Row) error {
 	}
 }
 
-// FuzzAnswer: what is accepted is whole, within its bound, and read as it stands,
+// FuzzDecode: what is accepted is whole, within its bound, and read as it stands,
 // whatever the pieces that it comes in.
-func FuzzAnswer(f *testing.F) {
+func FuzzDecode(f *testing.F) {
 	for i, e := range recordedBodies(f) {
 		if len(e.Response.Body) < 4096 {
 			f.Add([]byte(e.Response.Body), uint16(4096), byte(i))
@@ -106,8 +106,8 @@ func FuzzAnswer(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, body []byte, limit uint16, piece byte) {
 		var rows []influxtest.AnswerRow
-		r := &bounded{r: pieces{bytes.NewReader(body), 1 + int(piece)}, left: int64(limit)}
-		if err := decodeAnswer(r, http.StatusOK, secrets{canary}, keep(&rows)); err != nil {
+		r := &limitedReader{r: pieces{bytes.NewReader(body), 1 + int(piece)}, left: int64(limit)}
+		if err := decodeResponse(r, http.StatusOK, secrets{canary}, keep(&rows)); err != nil {
 			checkError(t, err)
 			return
 		}

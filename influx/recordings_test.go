@@ -95,8 +95,8 @@ func decodeWhole(t *testing.T, body string) (rows []map[string]any) {
 	return rows
 }
 
-// asksAsWeDo reports whether our client can make the recorded request.
-func asksAsWeDo(e influxtest.Exchange) bool {
+// sentByClient reports whether our client can make the recorded request.
+func sentByClient(e influxtest.Exchange) bool {
 	query := e.Request.Query
 	return e.Request.Method == "GET" && e.Request.Path == "/query" && len(e.Request.Headers) == 0 &&
 		len(query) == 3 && query["db"] != "" && query["epoch"] == "ns" && query["q"] != ""
@@ -114,7 +114,7 @@ var refused = map[string]influx.Kind{
 	"none_query":                    influx.ErrUnauthorized,
 }
 
-func TestQuery_recordings(t *testing.T) {
+func TestRows_recordings(t *testing.T) {
 	for _, server := range influxtest.Servers() {
 		scenarios, err := influxtest.Scenarios(server)
 		if err != nil {
@@ -131,7 +131,7 @@ func replayAll(t *testing.T, server, scenario string) {
 	replay := influxtest.Serve(t, recording)
 	asked := 0
 	for _, e := range recording.Exchanges {
-		if !asksAsWeDo(e) {
+		if !sentByClient(e) {
 			continue
 		}
 		asked++
@@ -169,9 +169,9 @@ func replayAll(t *testing.T, server, scenario string) {
 	}
 }
 
-// TestQuery_truth holds what the client reads in each recording against what the
+// TestRows_truth holds what the client reads in each recording against what the
 // writer of that recording knew.
-func TestQuery_truth(t *testing.T) {
+func TestRows_truth(t *testing.T) {
 	for _, server := range influxtest.Servers() {
 		for _, scenario := range []string{"traps", "one-point", "no-rows-in-range"} {
 			t.Run(server+"/"+scenario, func(t *testing.T) {
@@ -180,7 +180,7 @@ func TestQuery_truth(t *testing.T) {
 				got := influxtest.RecordedTruth{}
 				seen := make(map[string]bool)
 				for _, e := range recording.Exchanges {
-					if !asksAsWeDo(e) || seen[e.Label] { // the first of a label asks about all time
+					if !sentByClient(e) || seen[e.Label] { // the first of a label asks about all time
 						continue
 					}
 					seen[e.Label] = true
@@ -289,9 +289,9 @@ func TestServerError_recordings(t *testing.T) {
 	}
 }
 
-// TestQuery_token asks with nothing but a token, as an existing deployment does:
+// TestRows_token asks with nothing but a token, as an existing deployment does:
 // the recorded servers accept the header, and say unauthorized to a wrong one.
-func TestQuery_token(t *testing.T) {
+func TestRows_token(t *testing.T) {
 	for _, server := range influxtest.Servers() {
 		t.Run(server, func(t *testing.T) {
 			recording := influxtest.MustLoad(t, server, "auth")

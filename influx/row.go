@@ -8,20 +8,20 @@ import (
 	"time"
 )
 
-// Row is one row of an answer. It is valid only during the call it is passed to.
+// Row is one row of a response. It is valid until the next row is read.
 type Row struct {
-	// Measurement is the name of the series that the row belongs to.
+	// Measurement is the name of the row's series.
 	Measurement string
-	// Tags are the tags of a GROUP BY, empty without one. A point without the tag
-	// has the empty string.
+	// Tags are the tags of a GROUP BY; empty without one. A point without the tag has the
+	// empty string.
 	Tags map[string]string
 
 	columns []string
 	values  []any // string, json.Number, bool or nil
 }
 
-// Value returns the value of a column: a string, json.Number, bool, or nil for
-// null; and whether there is such a column.
+// Value returns the value of a column, and whether the column exists. The value is a string,
+// a json.Number, a bool, or nil for null.
 func (r Row) Value(column string) (any, bool) {
 	for i, name := range r.columns {
 		if name == column {
@@ -31,13 +31,13 @@ func (r Row) Value(column string) (any, bool) {
 	return nil, false
 }
 
-// Only returns the name of the one column that is not "time".
+// Only returns the name of the only column that is not "time".
 func (r Row) Only() (column string, err error) {
 	for _, name := range r.columns {
 		switch {
 		case name == "time":
 		case column != "":
-			return "", malformed("%d columns where one beside the time was expected", len(r.columns))
+			return "", malformed("%d columns: expected one beside the time", len(r.columns))
 		default:
 			column = name
 		}
@@ -51,18 +51,18 @@ func (r Row) Only() (column string, err error) {
 func (r Row) number(column string) (json.Number, error) {
 	value, ok := r.Value(column)
 	if !ok {
-		return "", malformed("no column %q in the answer", column)
+		return "", malformed("no column %q in the response", column)
 	}
 	number, ok := value.(json.Number)
 	if !ok {
-		return "", malformed("column %q holds a %T where a number was expected", column, value)
+		return "", malformed("column %q is a %T: expected a number", column, value)
 	}
 	return number, nil
 }
 
-// Int64 returns a column as a whole number, exactly. A float that is whole and below
-// 2^53, where others would be rounded to it, is taken, as a server may hold the field
-// as a float; anything else is ErrMalformed.
+// Int64 returns a column as a whole number, exactly. A whole float below 2^53 is accepted,
+// because a writer may store the field as a float; from 2^53 on, other floats round to it.
+// Anything else is ErrMalformed.
 func (r Row) Int64(column string) (int64, error) {
 	number, err := r.number(column)
 	if err != nil {
@@ -73,15 +73,15 @@ func (r Row) Int64(column string) (int64, error) {
 	}
 	const exact = 1 << 53
 	f, err := strconv.ParseFloat(number.String(), 64)
-	// What is too small for a float64 is parsed as 0.
+	// ParseFloat returns 0 for a number that is too small for a float64.
 	tiny := f == 0 && strings.ContainsAny(number.String(), "123456789")
 	if err != nil || tiny || f != math.Trunc(f) || math.Abs(f) >= exact {
-		return 0, malformed("column %q holds %.40q where a whole number of 64 bits was expected", column, number.String())
+		return 0, malformed("column %q is %.40q: expected a whole number of 64 bits", column, number.String())
 	}
 	return int64(f), nil
 }
 
-// Float64 returns a column as a float; a number beyond float64 is ErrMalformed.
+// Float64 returns a column as the nearest float64. A number beyond its range is ErrMalformed.
 func (r Row) Float64(column string) (float64, error) {
 	number, err := r.number(column)
 	if err != nil {
@@ -89,13 +89,13 @@ func (r Row) Float64(column string) (float64, error) {
 	}
 	f, err := strconv.ParseFloat(number.String(), 64)
 	if err != nil {
-		return 0, malformed("column %q holds %.40q where a float was expected", column, number.String())
+		return 0, malformed("column %q is %.40q: expected a float", column, number.String())
 	}
 	return f, nil
 }
 
-// Time returns the column "time" in nanoseconds since 1970: a number, as epoch=ns
-// asks for, or RFC 3339, in UTC where it names no zone.
+// Time returns the column "time" in nanoseconds since 1970. It is a number, as requested by
+// epoch=ns, or RFC 3339, in UTC without a zone.
 func (r Row) Time() (int64, error) {
 	value, _ := r.Value("time")
 	text, ok := value.(string)
@@ -107,7 +107,7 @@ func (r Row) Time() (int64, error) {
 		t, err = time.Parse("2006-01-02T15:04:05.999999999", text)
 	}
 	if err != nil || t.Before(time.Unix(0, math.MinInt64)) || t.After(time.Unix(0, math.MaxInt64)) {
-		return 0, malformed("the time is a text where nanoseconds or RFC 3339 were expected")
+		return 0, malformed("the time is another text than RFC 3339, or out of range")
 	}
 	return t.UnixNano(), nil
 }

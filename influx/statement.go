@@ -94,9 +94,26 @@ var (
 	SQL = Dialect{sqlIdent, sqlString, func(ns int64) string { return sqlString(time.Unix(0, ns).UTC().Format(time.RFC3339Nano)) }}
 )
 
+var (
+	identEscaper  = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
+	stringEscaper = strings.NewReplacer(`\`, `\\`, `'`, `\'`, "\n", `\n`)
+)
+
+// Ident quotes a measurement, field or tag for InfluxQL.
+// https://docs.influxdata.com/influxdb/v1/query_language/spec/#identifiers
+func Ident(name string) string {
+	return `"` + identEscaper.Replace(name) + `"`
+}
+
+// String quotes a string value for InfluxQL.
+// https://docs.influxdata.com/influxdb/v1/query_language/spec/#strings
+func String(text string) string {
+	return `'` + stringEscaper.Replace(text) + `'`
+}
+
 var plainName = regexp.MustCompile(`^[a-z_][a-z0-9_]*$`)
 
-// sqlIdent leaves a plain name unquoted, as the Python service wrote it.
+// sqlIdent returns a plain name unquoted, as in the statements of the Python service.
 func sqlIdent(name string) string {
 	if plainName.MatchString(name) {
 		return name

@@ -74,12 +74,12 @@ var protocolRows = []row{
 	{id: "B2", what: "429 and 503 with Retry-After 3600", run: transport(each(atOnceBusy, code, "429 T\r\nRetry-After: 3600", "503 S\r\nRetry-After: 3600")),
 		off: []edit{{"resp, err := c.http.Do(req)\n", "resp, err := c.http.Do(req)\n\tif err == nil && resp.Header.Get(\"Retry-After\") != \"\" {\n\t\tresp.Body.Close()\n\t\tresp, err = c.http.Do(req)\n\t}\n"}}},
 	{id: "B3", what: "500, 502, 504 with an endless page", run: transport(each(serverError, pages, "500 I", "502 B"), each(late, pages, "504 G")),
-		off: []edit{{"io.ReadAll(io.LimitReader(resp.Body, maxRefusalBytes))\n\tif err != nil && len", "io.ReadAll(resp.Body)\n\tif err != nil && len"}}},
+		off: []edit{{"io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))\n\tif err != nil && len", "io.ReadAll(resp.Body)\n\tif err != nil && len"}}},
 	{id: "B4", what: "redirects to another port", run: redirects, off: followRedirects},
 	{id: "B5", what: "a redirect from https to http", run: redirectToHTTP, off: followRedirects},
 	{id: "B6", what: "a redirect to itself", run: transport(each(redirected, code, "307 T\r\nLocation: /query?q=SUM(%22gzip_size_bytes%22)")), off: followRedirects},
 	{id: "B7", what: "204, 206, 304", run: transport(each(malformed, code, "204 N", "206 P\r\n\r\n"+value("1")), each(redirected, code, "304 N")),
-		off: []edit{{"if resp.StatusCode != http.StatusOK {\n\t\t\treturn refusal", "if resp.StatusCode/100 != 2 {\n\t\t\treturn refusal"}}},
+		off: []edit{{"if resp.StatusCode != http.StatusOK {\n\t\t\treturn errorResponse", "if resp.StatusCode/100 != 2 {\n\t\t\treturn errorResponse"}}},
 	{id: "B8", what: "a hundred thousand informational answers first", run: transport(one("103", raw(strings.Repeat("HTTP/1.1 103 E\r\n\r\n", 100_000)+head200+"\r\n"+value("1")), unreachable)), off: headerBound},
 	{id: "B9", what: "64 MiB of headers; one of 64 MiB", run: transport(
 		one("many", endless("HTTP/1.1 200 OK\r\n", "X-Some: some\r\n"), unreachable),
@@ -107,16 +107,16 @@ var protocolRows = []row{
 	{id: "B16", what: "TLS: expired, 1.0 only, a handshake that stalls (unknown CA, wrong name: TestTLS)", run: brokenTLS, off: []edit{{"TLSHandshakeTimeout:    2 * time.Second,", ""}}},
 	{id: "B17", what: "the answer to another question, with other columns", run: cases(
 		each(malformed, ok, table(`"time","sum","count"`, "0,1,2"), table(`"time","cpu"`, "0,1")),
-	), off: []edit{{"if !ok {\n\t\treturn \"\", malformed(\"no column %q in the answer\", column)\n\t}", "if !ok {\n\t\treturn \"0\", nil\n\t}"}}},
+	), off: []edit{{"if !ok {\n\t\treturn \"\", malformed(\"no column %q in the response\", column)\n\t}", "if !ok {\n\t\treturn \"0\", nil\n\t}"}}},
 }
 
 var (
 	followRedirects = []edit{{"CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },", ""}}
 	headerBound     = []edit{{"MaxResponseHeaderBytes: 64 << 10,", "MaxResponseHeaderBytes: 1 << 30,"}}
-	bodyBound       = []edit{{"most := min(b.left, b.hold)", "most := int64(1 << 62)"}}
+	bodyBound       = []edit{{"limit := min(b.left, b.hold)", "limit := int64(1 << 62)"}}
 	// takeShort believes what came before a connection broke.
 	takeShort = []edit{{"kind := ErrTruncated\n", "return nil\n\tkind := ErrTruncated\n"}}
-	takeError = []edit{{"case refusal != \"\":\n\t\treturn serverError", "case false:\n\t\treturn serverError"}}
+	takeError = []edit{{"case message != \"\":\n\t\treturn serverError", "case false:\n\t\treturn serverError"}}
 )
 
 const (
@@ -135,7 +135,7 @@ var bodyRows = []row{
 	), off: bodyBound},
 	{id: "C3", what: "five million brackets", run: cases(each(malformed, body, strings.Repeat("[", 5_000_000), `{"x":`+strings.Repeat("[", 5_000_000), strings.Repeat(`{"x":`, 1_000_000)))},
 	{id: "C4", what: "a million equal keys", run: cases(each(tooLarge, ok, "{"+strings.Repeat(`"a":1,`, 1_000_000)+`"a":1}`)), off: bodyBound},
-	{id: "C5", what: "cut after each byte", tested: "TestQuery_cut"},
+	{id: "C5", what: "cut after each byte", tested: "TestRows_cut"},
 	{id: "C6", what: "something behind the answer", run: cases(each(malformed, ok, value("1")+"x", value("1")+value("2"), value("1")+"\x00")),
 		off: []edit{{"if _, err := d.json.Token(); !errors.Is(err, io.EOF) {", "if false {\n\t\tvar err error"}}},
 	{id: "C7", what: "an empty body, null, [], {}, \"x\", 1", run: cases(each(truncated, ok, ""), each(malformed, ok, "null", "[]", "{}", `"x"`, "1")),
@@ -150,7 +150,7 @@ var bodyRows = []row{
 		each(sum(5), ok, table(`"time","other","value"`, `0,"x",5`)), each(sum(7), ok, table(`"value","time"`, "7,0")),
 	), off: []edit{{"if name == column {\n\t\t\treturn r.values[i], true", "if name == column {\n\t\t\treturn r.values[max(i, len(r.values)-1)], true"}}},
 	{id: "C11", what: "a string, a bool, an object where a number belongs", run: cases(each(malformed, numeral, `"5"`, "true", `{"a":1}`)),
-		off: []edit{{"if !ok {\n\t\treturn \"\", malformed(\"column %q holds a %T", "if !ok {\n\t\treturn \"0\", nil\n\t\treturn \"\", malformed(\"column %q holds a %T"}}},
+		off: []edit{{"if !ok {\n\t\treturn \"\", malformed(\"column %q is a %T", "if !ok {\n\t\treturn \"0\", nil\n\t\treturn \"\", malformed(\"column %q is a %T"}}},
 	{id: "C12", what: "2^53+1, 2^63-1, 2^64-1, 2^64", run: cases(each(sum(1<<53), numeral, "9007199254740993"), each(sum(1<<63), numeral, "9223372036854775807"),
 		each(malformed, numeral, "18446744073709551615", "18446744073709551616"),
 	), off: []edit{{"|| math.Abs(f) >= exact {", "{"}}},
@@ -179,7 +179,7 @@ var influxdbRows = []row{
 		each(truncated, ok, changed(`"statement_id":0`, `"partial":true`), changed(`"name"`, `"partial":true,"name"`)),
 	), off: []edit{{"case partial:", "case false && partial:"}}},
 	{id: "D4", what: "an error table of Flux after data", why: "InfluxQL is the only dialect"},
-	{id: "D5", what: "the stream of a 3.x cut in a record", tested: "B11 and TestQuery_cut: 3.x answers InfluxQL in the same JSON"},
+	{id: "D5", what: "the stream of a 3.x cut in a record", tested: "B11 and TestRows_cut: 3.x answers InfluxQL in the same JSON"},
 	{id: "D6", what: "no database, no measurement, no field", tested: "TestTruth"},
 	{id: "D7", what: "a measurement without rows in range", tested: "TestTruth/measurement_without_rows"},
 	{id: "D8", what: "limits of rows, points, time, queries at once", run: cases(

@@ -3,10 +3,8 @@ package influx
 import (
 	"encoding/json"
 	"errors"
-	"net/http"
 	"strings"
 	"testing"
-	"unicode/utf8"
 )
 
 // TestRow_Time: nanoseconds, and RFC 3339 with and without a zone, are times; what is out
@@ -38,7 +36,7 @@ func TestRow_Time(t *testing.T) {
 // TestRow_number: what is no number, or not there, is refused in words that tell which.
 func TestRow_number(t *testing.T) {
 	row := Row{columns: []string{"time", "text", "null"}, values: []any{json.Number("5"), "7", nil}}
-	for column, want := range map[string]string{"time": "", "text": `"text" holds a string`, "null": `"null" holds a <nil>`, "none": `no column "none"`} {
+	for column, want := range map[string]string{"time": "", "text": `"text" is a string`, "null": `"null" is a <nil>`, "none": `no column "none"`} {
 		n, errN := row.Int64(column)
 		f, errF := row.Float64(column)
 		if want == "" {
@@ -65,55 +63,6 @@ func TestRow_Only(t *testing.T) {
 			if got, err := (Row{columns: columns}).Only(); got != want || (err == nil) != (want != "") || err != nil && !errors.Is(err, ErrMalformed) {
 				t.Errorf("%q: %q, %v", columns, got, err)
 			}
-		}
-	}
-}
-
-// TestBounded_exactly: an answer as long as its bound is whole, also where its end comes
-// after it.
-func TestBounded_exactly(t *testing.T) {
-	const body = `{"results":[{}]}`
-	for left, want := range map[int64]error{int64(len(body)): nil, int64(len(body)) - 1: ErrTooLarge} {
-		err := decodeAnswer(&bounded{r: strings.NewReader(body), left: left}, http.StatusOK, nil, nil)
-		if !errors.Is(err, want) {
-			t.Errorf("a bound of %d: %v, want %v", left, err, want)
-		}
-	}
-}
-
-// TestUTF8Check: whatever the pieces that a text comes in, it is refused exactly when it
-// is not UTF-8, but for an end inside a rune, which is truncated JSON anyway.
-func TestUTF8Check(t *testing.T) {
-	for _, text := range []string{
-		"", "plain", "ä", "€uro", "a\u202Eb", "\U0001F4BE\U0001F4BE", "\xff", "a\xc3", "\xc3(", "\xe2\x82(", "\xf0\x9f\x92x", "\xed\xa0\x80", "\xc0\x80", "ok\x80", "\xf4\x90\x80\x80", "\xe2\xe2", "\xe2\xe2\x82",
-	} {
-		whole, cut := utf8.ValidString(text), false
-		for i := max(0, len(text)-utf8.UTFMax); i < len(text); i++ {
-			cut = cut || utf8.ValidString(text[:i]) && !utf8.FullRuneInString(text[i:])
-		}
-		for size := 1; size <= len(text)+1; size++ {
-			var c utf8Check
-			valid, rest := true, []byte(text)
-			for len(rest) > 0 && valid {
-				n := min(size, len(rest))
-				valid, rest = c.valid(rest[:n]), rest[n:]
-			}
-			if valid != (whole || cut) || valid && len(c.cut) > 0 != cut {
-				t.Errorf("%q in pieces of %d: %v, with %q held; whole %v, cut %v", text, size, valid, c.cut, whole, cut)
-			}
-		}
-	}
-}
-
-// TestDescribe: a token is named, and its text, which is foreign, is not told.
-func TestDescribe(t *testing.T) {
-	body := strings.NewReader(`{"results":[{"series":[{"tags":{"foreign":1}}]}]}`)
-	if err := decodeAnswer(&bounded{r: body, left: 100}, http.StatusOK, nil, nil); err == nil || strings.Contains(err.Error(), "foreign") {
-		t.Error(err)
-	}
-	for want, token := range map[string]json.Token{`"{"`: json.Delim('{'), "a string": "x", "a json.Number": json.Number("5"), "a <nil>": nil} {
-		if got := describe(token); got != want {
-			t.Errorf("%v: %s, want %s", token, got, want)
 		}
 	}
 }

@@ -11,8 +11,8 @@ import (
 	"memdump_exporter/influx/influxtest"
 )
 
-// BenchmarkQuery asks and decodes over loopback: a figure, and a row for each VM.
-func BenchmarkQuery(b *testing.B) {
+// BenchmarkRows asks and decodes over loopback: a figure, and a row for each VM.
+func BenchmarkRows(b *testing.B) {
 	for _, vms := range []int{0, 100, 1000} {
 		b.Run(fmt.Sprint(vms, " series"), func(b *testing.B) {
 			body := whole

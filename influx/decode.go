@@ -8,13 +8,13 @@ import (
 	"strconv"
 )
 
-// decodeAnswer reads one answer of /query in the JSON of InfluxDB 1.x, which
-// 2.x and 3.x share, and calls row for each row as it is read. Rows already
-// passed on count for nothing when an error is returned.
+// decodeResponse reads one response of /query, in the JSON of InfluxDB 1.x that 2.x and 3.x
+// share, and calls row for each row while it reads. With an error, the rows so far are
+// invalid.
 // https://docs.influxdata.com/influxdb/v1/tools/api/#query-http-endpoint
-func decodeAnswer(r *bounded, status int, hidden secrets, row func(Row) error) error {
+func decodeResponse(r *limitedReader, status int, hidden secrets, row func(Row) error) error {
 	r.hold = maxHeldBytes
-	d := &answerDecoder{bound: r, json: json.NewDecoder(r), status: status, hidden: hidden, row: row}
+	d := &decoder{limit: r, json: json.NewDecoder(r), status: status, hidden: hidden, row: row}
 	d.json.UseNumber()
 	if err := d.document(); err != nil {
 		if callback := (*callbackError)(nil); errors.As(err, &callback) {
@@ -25,21 +25,21 @@ func decodeAnswer(r *bounded, status int, hidden secrets, row func(Row) error) e
 	return nil
 }
 
-// callbackError carries the caller's own error past readError.
+// callbackError passes an error of the caller through readError.
 type callbackError struct{ error }
 
-type answerDecoder struct {
-	bound  *bounded
+type decoder struct {
+	limit  *limitedReader
 	json   *json.Decoder
 	status int
 	hidden secrets
 	row    func(Row) error
 
-	current Row // used again for each series
+	current Row // reused for each series
 }
 
-func (d *answerDecoder) document() error {
-	results, refusal := 0, ""
+func (d *decoder) document() error {
+	results, message := 0, ""
 	err := d.object(func(key string) (err error) {
 		switch key {
 		case "results":
@@ -48,7 +48,7 @@ func (d *answerDecoder) document() error {
 				return d.result()
 			})
 		case "error":
-			refusal, err = d.string()
+			message, err = d.string()
 			return err
 		}
 		return d.skip()
@@ -58,12 +58,12 @@ func (d *answerDecoder) document() error {
 	}
 	if _, err := d.json.Token(); !errors.Is(err, io.EOF) {
 		if err == nil {
-			err = malformed("the answer goes on after its end")
+			err = malformed("the response has data after its end")
 		}
 		return err
 	}
-	if refusal != "" {
-		return serverError(d.status, refusal, d.hidden)
+	if message != "" {
+		return serverError(d.status, message, d.hidden)
 	}
 	if results != 1 {
 		return malformed("%d results for one statement", results)
@@ -71,14 +71,14 @@ func (d *answerDecoder) document() error {
 	return nil
 }
 
-func (d *answerDecoder) result() error {
-	refusal, partial := "", false
+func (d *decoder) result() error {
+	message, partial := "", false
 	err := d.object(func(key string) (err error) {
 		switch key {
 		case "series":
 			return d.array(d.series)
 		case "error":
-			refusal, err = d.string()
+			message, err = d.string()
 		case "partial":
 			err = d.json.Decode(&partial)
 		default:
@@ -89,21 +89,21 @@ func (d *answerDecoder) result() error {
 	switch {
 	case err != nil:
 		return err
-	case refusal != "":
-		return serverError(d.status, refusal, d.hidden)
+	case message != "":
+		return serverError(d.status, message, d.hidden)
 	case partial:
-		return &Error{Kind: ErrTruncated, Err: errors.New("the server marks its answer as partial")}
+		return &Error{Kind: ErrTruncated, Err: errors.New("the response is marked as partial")}
 	}
 	return nil
 }
 
-// series reads one series. What is small is decoded whole, as json.Decoder reads token
-// by token only slowly; rows, of which there may be any number, one by one.
-func (d *answerDecoder) series() error {
+// series reads one series. It decodes names and columns at once, because json.Decoder is
+// slow token by token, and rows one by one, because there is no limit to their number.
+func (d *decoder) series() error {
 	row := &d.current
 	row.Measurement = ""
 	clear(row.Tags)
-	// A null would leave what stands there from the series before.
+	// A null leaves the element of the previous series in place.
 	clear(row.columns)
 	row.columns = row.columns[:0]
 	return d.object(func(key string) (err error) {
@@ -119,7 +119,7 @@ func (d *answerDecoder) series() error {
 		case "partial":
 			var partial bool
 			if err = d.json.Decode(&partial); partial {
-				err = &Error{Kind: ErrTruncated, Err: errors.New("the server marks a series as partial")}
+				err = &Error{Kind: ErrTruncated, Err: errors.New("a series is marked as partial")}
 			}
 		default:
 			err = d.skip()
@@ -128,8 +128,8 @@ func (d *answerDecoder) series() error {
 	})
 }
 
-// values reads one row, which must fit the columns exactly.
-func (d *answerDecoder) values(row *Row) error {
+// values reads one row, which must have a value for each column.
+func (d *decoder) values(row *Row) error {
 	if err := d.json.Decode(&row.values); err != nil {
 		return err
 	}
@@ -145,11 +145,11 @@ func (d *answerDecoder) values(row *Row) error {
 	if err := d.row(*row); err != nil {
 		return &callbackError{err}
 	}
-	d.bound.hold = maxHeldBytes
+	d.limit.hold = maxHeldBytes
 	return nil
 }
 
-func (d *answerDecoder) object(member func(key string) error) error {
+func (d *decoder) object(member func(key string) error) error {
 	if err := d.open('{'); err != nil {
 		return err
 	}
@@ -165,7 +165,7 @@ func (d *answerDecoder) object(member func(key string) error) error {
 	return d.close()
 }
 
-func (d *answerDecoder) array(element func() error) error {
+func (d *decoder) array(element func() error) error {
 	if err := d.open('['); err != nil {
 		return err
 	}
@@ -177,42 +177,42 @@ func (d *answerDecoder) array(element func() error) error {
 	return d.close()
 }
 
-func (d *answerDecoder) open(want json.Delim) error {
+func (d *decoder) open(want json.Delim) error {
 	token, err := d.json.Token()
 	if err != nil {
 		return err
 	}
 	if token != want {
-		return malformed("%s where %q was expected", describe(token), want)
+		return malformed("%s: expected %q", describe(token), want)
 	}
 	return nil
 }
 
-// close reads the end of the object or array whose members ran out. The decoder
-// itself refuses an end that does not match.
-func (d *answerDecoder) close() error {
+// close reads the end of an object or array. The decoder itself rejects an end that does not
+// match.
+func (d *decoder) close() error {
 	_, err := d.json.Token()
 	return err
 }
 
-func (d *answerDecoder) string() (string, error) {
+func (d *decoder) string() (string, error) {
 	token, err := d.json.Token()
 	if err != nil {
 		return "", err
 	}
 	text, ok := token.(string)
 	if !ok {
-		return "", malformed("%s where a string was expected", describe(token))
+		return "", malformed("%s: expected a string", describe(token))
 	}
 	return text, nil
 }
 
-func (d *answerDecoder) skip() error {
+func (d *decoder) skip() error {
 	var ignored json.RawMessage
 	return d.json.Decode(&ignored)
 }
 
-// describe names a token by its type: its text is foreign.
+// describe returns the type of a token, because its text is not ours to log.
 func describe(token json.Token) string {
 	if delim, ok := token.(json.Delim); ok {
 		return strconv.Quote(delim.String())

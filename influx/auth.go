@@ -8,16 +8,14 @@ import (
 	"strings"
 )
 
-// Secret returns a secret at the time it is needed, so that it can change while
-// the process runs. Its error must name where the secret was looked for, and must
-// not hold it.
+// Secret returns a token or a password when a request needs it, so that it can change while
+// the process runs. Its error must name the source of the secret and must not hold it.
 type Secret func() (string, error)
 
-// Scheme is how credentials are sent.
+// Scheme is the authentication scheme of the header Authorization.
 type Scheme string
 
-// SchemeAuto is Basic for a user, and for a token what the server takes; the others
-// are sent as they are named.
+// SchemeAuto is Basic for a user, and for a token the one that the server accepts.
 const (
 	SchemeAuto   Scheme = "auto"
 	SchemeBasic  Scheme = "Basic"
@@ -27,14 +25,14 @@ const (
 
 var schemes = []Scheme{SchemeAuto, SchemeBasic, SchemeToken, SchemeBearer}
 
-// tokenUser stands for the user where a token goes out as Basic: 2.x and 3.x take
-// any (influxtest: recording auth).
+// tokenUser is the user name of a token that is sent as Basic: 2.x and 3.x accept any
+// (influxtest: recording auth).
 const tokenUser = "token"
 
-// secrets are what must not come back in an error.
+// secrets must not appear in an error.
 type secrets []string
 
-func (s secrets) hide(text string) string {
+func (s secrets) redact(text string) string {
 	for _, secret := range s {
 		if secret != "" {
 			quoted := strconv.Quote(secret)
@@ -45,34 +43,34 @@ func (s secrets) hide(text string) string {
 	return text
 }
 
-// cover hides the secrets in an error, and bounds it: libraries quote in theirs what
-// they could not read.
-func (s secrets) cover(err error) error {
+// redactError removes the secrets from the text of an error and limits its length: libraries
+// quote input that they can't read.
+func (s secrets) redactError(err error) error {
 	if err == nil {
 		return nil
 	}
-	text := s.hide(err.Error())
-	if len(text) > maxCoveredText {
-		text = strings.ToValidUTF8(text[:maxCoveredText], "\uFFFD") + "…"
+	text := s.redact(err.Error())
+	if len(text) > maxErrorLength {
+		text = strings.ToValidUTF8(text[:maxErrorLength], "\uFFFD") + "…"
 	}
 	if text == err.Error() {
 		return err
 	}
-	return &coveredError{text, err}
+	return &redactedError{text, err}
 }
 
-// maxCoveredText bounds what is said of a failure, in bytes.
-const maxCoveredText = 1024
+// maxErrorLength limits the text of an error, in bytes.
+const maxErrorLength = 1024
 
-type coveredError struct {
+type redactedError struct {
 	text  string
 	cause error
 }
 
-func (e *coveredError) Error() string { return e.text }
-func (e *coveredError) Unwrap() error { return e.cause }
+func (e *redactedError) Error() string { return e.text }
+func (e *redactedError) Unwrap() error { return e.cause }
 
-// authorize sets the header and returns the secrets that it sends.
+// authorize sets the header Authorization and returns the secrets in it.
 func (c *Client) authorize(req *http.Request) (secrets, error) {
 	var secret string
 	read := c.config.Token
@@ -89,9 +87,9 @@ func (c *Client) authorize(req *http.Request) (secrets, error) {
 	if user == "" && secret == "" {
 		return nil, nil
 	}
-	// What net/http would refuse later, in words about a header.
+	// net/http would reject it later, with an error about a header.
 	if strings.ContainsFunc(user+secret, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-		return nil, &Error{Kind: ErrCredentials, Err: errors.New("a control character, such as a line's end, in the credentials")}
+		return nil, &Error{Kind: ErrCredentials, Err: errors.New("the credentials contain a control character, such as a line feed")}
 	}
 	scheme, credentials := c.scheme(secret), secret
 	if user != "" {

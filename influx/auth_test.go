@@ -14,8 +14,8 @@ import (
 
 func secret(text string) influx.Secret { return func() (string, error) { return text, nil } }
 
-// TestCredentials_recordings: each form that a server takes, as recorded from it.
-func TestCredentials_recordings(t *testing.T) {
+// TestAuth_recordings: each form that a server takes, as recorded from it.
+func TestAuth_recordings(t *testing.T) {
 	const token = "s3cr3t-t0k3n"
 	for _, tt := range []struct {
 		server string
@@ -58,8 +58,8 @@ func TestCredentials_recordings(t *testing.T) {
 	}
 }
 
-// TestCredentials_header: what goes out to a server that says who it is.
-func TestCredentials_header(t *testing.T) {
+// TestAuth_header: what goes out to a server that says who it is.
+func TestAuth_header(t *testing.T) {
 	basic := func(pair string) string { return "Basic " + base64.StdEncoding.EncodeToString([]byte(pair)) }
 	for _, tt := range []struct {
 		version string
@@ -105,8 +105,8 @@ func TestCredentials_header(t *testing.T) {
 	}
 }
 
-// TestCredentials_control: what would be two lines of a header is not sent.
-func TestCredentials_control(t *testing.T) {
+// TestAuth_control: what would be two lines of a header is not sent.
+func TestAuth_control(t *testing.T) {
 	url := influxtest.Handle(t, func(http.ResponseWriter, *http.Request) { t.Error("asked") })
 	for _, text := range []string{token + "\n", "\x1f" + token, token + "\x7f"} {
 		if _, err := ask(t.Context(), newClient(t, url, "db", text), 0); !errors.Is(err, influx.ErrCredentials) {
@@ -115,9 +115,9 @@ func TestCredentials_control(t *testing.T) {
 	}
 }
 
-// TestCredentials_gateway: a gateway is asked as one only where nothing else answers,
+// TestAuth_gateway: a gateway is asked as one only where nothing else answers,
 // and from then on, until it fails.
-func TestCredentials_gateway(t *testing.T) {
+func TestAuth_gateway(t *testing.T) {
 	failing, pings := false, 0
 	url := influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/pre/ping" {
