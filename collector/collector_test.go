@@ -185,7 +185,7 @@ var recordedDatabases = map[string]string{
 // all four, as four servers know one truth.
 func TestScrape_recordings(t *testing.T) {
 	for scenario := range recordedDatabases {
-		for _, server := range influxtest.Servers() {
+		for _, server := range influxtest.Servers(scenario, "identity") {
 			t.Run(scenario+"/"+server, func(t *testing.T) {
 				replay := influxtest.Serve(t, influxtest.MustLoad(t, server, scenario), influxtest.MustLoad(t, server, "identity"))
 				replay.Also(questions(t, scenario)...)
@@ -217,7 +217,7 @@ func databaseOf(t *testing.T, server, scenario string) string {
 
 // TestScrape_truth holds the gauges against what the writer of the recording knew.
 func TestScrape_truth(t *testing.T) {
-	for _, server := range influxtest.Servers() {
+	for _, server := range influxtest.Servers("traps", "identity") {
 		t.Run(server, func(t *testing.T) {
 			recording := influxtest.MustLoad(t, server, "traps")
 			replay := influxtest.Serve(t, recording, influxtest.MustLoad(t, server, "identity"))

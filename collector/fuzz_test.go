@@ -209,7 +209,7 @@ func membersOf(tag string, from, to int64) func([]influxtest.AnswerRow) (float64
 // leaves holds the token or is more than a line of a log.
 func FuzzScrape(f *testing.F) {
 	for i := range figures {
-		for _, e := range influxtest.MustLoad(f, influxtest.Servers()[i%4], "edges").Exchanges {
+		for _, e := range influxtest.MustLoad(f, influxtest.Servers("edges")[i%4], "edges").Exchanges {
 			if len(e.Response.Body) < 1024 {
 				f.Add(byte(i), uint16(e.Response.Status), []byte(e.Response.Body), "1.8.10")
 			}

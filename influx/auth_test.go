@@ -14,7 +14,7 @@ import (
 
 func secret(text string) influx.Secret { return func() (string, error) { return text, nil } }
 
-// TestAuth_recordings: each form that a server takes, as recorded from it.
+// TestAuth_recordings: each scheme that a server accepts, as recorded.
 func TestAuth_recordings(t *testing.T) {
 	const token = "s3cr3t-t0k3n"
 	for _, tt := range []struct {
@@ -58,7 +58,7 @@ func TestAuth_recordings(t *testing.T) {
 	}
 }
 
-// TestAuth_header: what goes out to a server that says who it is.
+// TestAuth_header: the header Authorization for each kind of credentials.
 func TestAuth_header(t *testing.T) {
 	basic := func(pair string) string { return "Basic " + base64.StdEncoding.EncodeToString([]byte(pair)) }
 	for _, tt := range []struct {
@@ -95,7 +95,7 @@ func TestAuth_header(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, _ = client.Identify(t.Context())
-		if _, err := ask(context.Background(), client, 0); err != nil || got != tt.want {
+		if _, err := count(context.Background(), client, 0); err != nil || got != tt.want {
 			t.Errorf("%s, %+v: %q, %v; want %q", tt.version, tt.config, got, err, tt.want)
 		}
 		if api := client.API(); (api == influx.APIInfluxQL) != (tt.version != "") {
@@ -105,18 +105,17 @@ func TestAuth_header(t *testing.T) {
 	}
 }
 
-// TestAuth_control: what would be two lines of a header is not sent.
+// TestAuth_control: credentials that would be two lines of a header are not sent.
 func TestAuth_control(t *testing.T) {
-	url := influxtest.Handle(t, func(http.ResponseWriter, *http.Request) { t.Error("asked") })
+	url := influxtest.Handle(t, func(http.ResponseWriter, *http.Request) { t.Error("a request was sent") })
 	for _, text := range []string{token + "\n", "\x1f" + token, token + "\x7f"} {
-		if _, err := ask(t.Context(), newClient(t, url, "db", text), 0); !errors.Is(err, influx.ErrCredentials) {
+		if _, err := count(t.Context(), newClient(t, url, "db", text), 0); !errors.Is(err, influx.ErrCredentials) {
 			t.Errorf("%q: %v, want credentials", text, err)
 		}
 	}
 }
 
-// TestAuth_gateway: a gateway is asked as one only where nothing else answers,
-// and from then on, until it fails.
+// TestAuth_gateway: the API of a gateway is used after its first success, until it fails.
 func TestAuth_gateway(t *testing.T) {
 	failing, pings := false, 0
 	url := influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) {
@@ -130,15 +129,15 @@ func TestAuth_gateway(t *testing.T) {
 			http.Error(w, "no", http.StatusInternalServerError)
 		default:
 			if want := "/pre/api/v3/query?db=db&q=SELECT+1"; r.URL.RequestURI() != want {
-				t.Errorf("asked %s, want %s", r.URL.RequestURI(), want)
+				t.Errorf("requested %s, want %s", r.URL.RequestURI(), want)
 			}
-			w.Header().Set("X-Influxdb-Version", "1.8.10") // of what is behind it
+			w.Header().Set("X-Influxdb-Version", "1.8.10") // of the InfluxDB behind it
 			_, _ = io.WriteString(w, whole)
 		}
 	})
 	client := newClient(t, url+"/pre", "db", "")
 	if got := client.API(); got != influx.APIInfluxQL {
-		t.Errorf("before anything is known: %s", got)
+		t.Errorf("before the first request: %s", got)
 	}
 	for range 2 {
 		if server, err := client.Identify(t.Context()); err != nil || server.Major != 0 {
@@ -148,8 +147,10 @@ func TestAuth_gateway(t *testing.T) {
 	if got := client.API(); got != influx.APIAuto {
 		t.Errorf("a server without /ping: %s", got)
 	}
-	gateway := func() error {
-		return client.Query(t.Context(), influx.Request{Statement: "SELECT 1", API: influx.APIV3Query}, func(influx.Row) error { return nil })
+	gateway := func() (err error) {
+		for _, err = range client.Rows(t.Context(), influx.Request{Statement: "SELECT 1", API: influx.APIV3Query}) {
+		}
+		return err
 	}
 	for range 2 {
 		if err := gateway(); err != nil || client.API() != influx.APIV3Query {

@@ -30,23 +30,26 @@ const (
 	whole = `{"results":[{"statement_id":0,"series":[{"name":"m","columns":["time","value"],"values":[[0,25]]}]}]}`
 )
 
-func ask(ctx context.Context, client *influx.Client, maxBytes int64) (rows int, err error) {
-	err = client.Query(ctx, influx.Request{Statement: "SELECT 1", MaxBytes: maxBytes}, func(influx.Row) error {
+// count reads a response to its end and returns the number of its rows.
+func count(ctx context.Context, client *influx.Client, maxBytes int64) (rows int, err error) {
+	for _, err := range client.Rows(ctx, influx.Request{Statement: "SELECT 1", MaxBytes: maxBytes}) {
+		if err != nil {
+			return rows, err
+		}
 		rows++
-		return nil
-	})
-	return rows, err
+	}
+	return rows, nil
 }
 
 func TestRows_bodies(t *testing.T) {
 	tests := map[string]struct {
 		status int
 		body   string
-		want   influx.Kind // "" for an answer that is good
+		want   influx.Kind // empty: no error
 	}{
-		"whole":                    {200, whole, ""},
-		"whole with line feed":     {200, whole + "\r\n", ""},
-		"nothing found":            {200, `{"results":[{"statement_id":0}]}`, ""},
+		"complete":                 {200, whole, ""},
+		"complete, line feed":      {200, whole + "\r\n", ""},
+		"no series":                {200, `{"results":[{"statement_id":0}]}`, ""},
 		"unknown members":          {200, `{"x":{"y":[1]},"results":[{"statement_id":0,"messages":[{"level":"warning"}],"series":[{"x":[{}],"columns":["value"],"values":[[25]]}]}]}`, ""},
 		"empty body":               {200, ``, influx.ErrTruncated},
 		"null":                     {200, `null`, influx.ErrMalformed},
@@ -55,35 +58,35 @@ func TestRows_bodies(t *testing.T) {
 		"no results":               {200, `{}`, influx.ErrMalformed},
 		"empty results":            {200, `{"results":[]}`, influx.ErrMalformed},
 		"two results":              {200, `{"results":[{},{}]}`, influx.ErrMalformed},
-		"garbage behind":           {200, whole + "x", influx.ErrMalformed},
+		"garbage at the end":       {200, whole + "x", influx.ErrMalformed},
 		"second document":          {200, whole + whole, influx.ErrMalformed},
-		"NUL behind":               {200, whole + "\x00", influx.ErrMalformed},
+		"NUL at the end":           {200, whole + "\x00", influx.ErrMalformed},
 		"login page":               {200, `<html>log in</html>`, influx.ErrMalformed},
 		"marshal error as text":    {200, `json: error calling MarshalJSON for type models.Row`, influx.ErrMalformed},
 		"error on top":             {200, `{"error":"json: unsupported value: +Inf"}`, influx.ErrRefused},
 		"error in the result":      {200, `{"results":[{"error":"undefined function nosuch()"}]}`, influx.ErrRefused},
 		"partial result":           {200, strings.Replace(whole, `"statement_id":0`, `"statement_id":0,"partial":true`, 1), influx.ErrTruncated},
 		"not partial":              {200, strings.Replace(whole, `"values"`, `"partial":false,"values"`, 1), ""},
-		"not partial and no text":  {200, `{"results":[{"partial":"no"}]}`, influx.ErrMalformed},
-		"error on top, no text":    {200, `{"results":[{}],"error":1}`, influx.ErrMalformed},
-		"error that is no text":    {200, `{"results":[{"error":1}]}`, influx.ErrMalformed},
+		"partial is a string":      {200, `{"results":[{"partial":"no"}]}`, influx.ErrMalformed},
+		"error on top, a number":   {200, `{"results":[{}],"error":1}`, influx.ErrMalformed},
+		"error is a number":        {200, `{"results":[{"error":1}]}`, influx.ErrMalformed},
 		"partial series":           {200, strings.Replace(whole, `"values"`, `"partial":true,"values"`, 1), influx.ErrTruncated},
 		"short row":                {200, strings.Replace(whole, `[0,25]`, `[0]`, 1), influx.ErrMalformed},
 		"long row":                 {200, strings.Replace(whole, `[0,25]`, `[0,25,1]`, 1), influx.ErrMalformed},
-		"bytes that are no text":   {200, strings.Replace(whole, `"time"`, "\"t\xffme\"", 1), influx.ErrMalformed},
+		"not UTF-8":                {200, strings.Replace(whole, `"time"`, "\"t\xffme\"", 1), influx.ErrMalformed},
 		"nested value":             {200, strings.Replace(whole, `25`, `[25]`, 1), influx.ErrMalformed},
 		"object for a value":       {200, strings.Replace(whole, `25`, `{}`, 1), influx.ErrMalformed},
-		"column that is no name":   {200, strings.Replace(whole, `"time"`, `1`, 1), influx.ErrMalformed},
-		"series that is no list":   {200, `{"results":[{"series":{}}]}`, influx.ErrMalformed},
-		"series that is null":      {200, `{"results":[{"series":null}]}`, influx.ErrMalformed},
+		"column is a number":       {200, strings.Replace(whole, `"time"`, `1`, 1), influx.ErrMalformed},
+		"series is an object":      {200, `{"results":[{"series":{}}]}`, influx.ErrMalformed},
+		"series is null":           {200, `{"results":[{"series":null}]}`, influx.ErrMalformed},
 		"nested brackets":          {200, strings.Repeat("[", 100_000), influx.ErrMalformed},
-		"nested in an unknown":     {200, `{"x":` + strings.Repeat("[", 100_000), influx.ErrMalformed},
+		"nested in a member":       {200, `{"x":` + strings.Repeat("[", 100_000), influx.ErrMalformed},
 		"unauthorized, empty":      {401, ``, influx.ErrUnauthorized},
 		"forbidden":                {403, `{"error":"error authorizing query"}`, influx.ErrUnauthorized},
 		"not found":                {404, `Not found`, influx.ErrNotFound},
 		"multiple choices":         {300, ``, influx.ErrRedirected},
 		"not modified":             {304, ``, influx.ErrRedirected},
-		"words too far away":       {400, strings.Repeat(" ", 4<<10) + "database not found", influx.ErrRefused},
+		"message too far in":       {400, strings.Repeat(" ", 4<<10) + "database not found", influx.ErrRefused},
 		"method not allowed":       {405, ``, influx.ErrRefused},
 		"unprocessable":            {422, ``, influx.ErrRefused},
 		"too many requests":        {429, ``, influx.ErrOverloaded},
@@ -103,7 +106,7 @@ func TestRows_bodies(t *testing.T) {
 				w.WriteHeader(tt.status)
 				_, _ = io.WriteString(w, tt.body)
 			})
-			_, err := ask(context.Background(), newClient(t, url, "db", token), 0)
+			_, err := count(context.Background(), newClient(t, url, "db", token), 0)
 			own := &influx.Error{}
 			switch {
 			case tt.want == "" && err != nil:
@@ -117,61 +120,61 @@ func TestRows_bodies(t *testing.T) {
 	}
 }
 
-// TestRows_cut ends an answer after each of its bytes: none of them may pass for
-// the whole.
+// TestRows_cut: a response that ends after any of its bytes but the last is truncated.
 func TestRows_cut(t *testing.T) {
 	var length atomic.Int64
-	url := influxtest.Handle(t, func(w http.ResponseWriter, _ *http.Request) { // length announced, connection cut
+	url := influxtest.Handle(t, func(w http.ResponseWriter, _ *http.Request) { // Content-Length sent, connection closed
 		w.Header().Set("Content-Length", strconv.Itoa(len(whole)))
 		_, _ = io.WriteString(w, whole[:length.Load()])
 	})
 	client := newClient(t, url, "db", token)
 	for n := range len(whole) {
 		length.Store(int64(n))
-		if _, err := ask(context.Background(), client, 0); !errors.Is(err, influx.ErrTruncated) && !errors.Is(err, influx.ErrUnreachable) {
+		if _, err := count(context.Background(), client, 0); !errors.Is(err, influx.ErrTruncated) && !errors.Is(err, influx.ErrUnreachable) {
 			t.Fatalf("cut after %d bytes: %v, want truncated", n, err)
 		}
 	}
-	// The same with a body that ends well, but too early.
+	// The same with a body that HTTP ends properly.
 	for n := range len(whole) {
 		cut := influxtest.Handle(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, whole[:n]) })
-		if _, err := ask(context.Background(), newClient(t, cut, "db", token), 0); !errors.Is(err, influx.ErrTruncated) || !errors.Is(err, io.ErrUnexpectedEOF) {
+		if _, err := count(context.Background(), newClient(t, cut, "db", token), 0); !errors.Is(err, influx.ErrTruncated) || !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Fatalf("ended after %d bytes: %v, want truncated", n, err)
 		}
 	}
 }
 
-func TestRows_bound(t *testing.T) {
+func TestRows_limit(t *testing.T) {
 	url := influxtest.Handle(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, whole+"\n") })
 	client := newClient(t, url, "db", token)
-	if rows, err := ask(context.Background(), client, int64(len(whole)+1)); err != nil || rows != 1 {
-		t.Errorf("an answer as long as its bound: %d rows, %v", rows, err)
+	if rows, err := count(context.Background(), client, int64(len(whole)+1)); err != nil || rows != 1 {
+		t.Errorf("a response as long as the limit: %d rows, %v", rows, err)
 	}
-	for _, bound := range []int64{int64(len(whole)), 1} {
-		if _, err := ask(context.Background(), client, bound); !errors.Is(err, influx.ErrTooLarge) {
-			t.Errorf("an answer beyond its bound of %d: %v, want too_large", bound, err)
+	for _, limit := range []int64{int64(len(whole)), 1} {
+		if _, err := count(context.Background(), client, limit); !errors.Is(err, influx.ErrTooLarge) {
+			t.Errorf("a response beyond the limit of %d: %v, want too_large", limit, err)
 		}
 	}
 }
 
-// TestRows_boundOfRow: an answer may be long, but what has to be held of it may not.
-func TestRows_boundOfRow(t *testing.T) {
+// TestRows_limitOfRow: the limit of what is held in memory is that of a row, whatever the
+// limit of the response.
+func TestRows_limitOfRow(t *testing.T) {
 	row := `[0,"` + strings.Repeat("a", 1_000_000) + `"]`
 	for values, want := range map[string]int{row + "," + row: 2, `[0,"` + strings.Repeat("a", 2<<20) + `"]`: -1} {
 		url := influxtest.Handle(t, func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, strings.Replace(whole, "[0,25]", values, 1))
 		})
-		rows, err := ask(context.Background(), newClient(t, url, "db", token), 16<<20)
+		rows, err := count(context.Background(), newClient(t, url, "db", token), 16<<20)
 		if want >= 0 && (err != nil || rows != want) || want < 0 && !errors.Is(err, influx.ErrTooLarge) {
 			t.Errorf("%d rows of %d bytes: %d rows, %v", want, len(values), rows, err)
 		}
-		if _, err := ask(context.Background(), newClient(t, url, "db", token), 0); !errors.Is(err, influx.ErrTooLarge) {
-			t.Errorf("%d bytes, beyond the default: %v, want too_large", len(values), err)
+		if _, err := count(context.Background(), newClient(t, url, "db", token), 0); !errors.Is(err, influx.ErrTooLarge) {
+			t.Errorf("%d bytes, beyond the default limit: %v, want too_large", len(values), err)
 		}
 	}
 }
 
-// TestRow_Int64: only what is a whole number is one.
+// TestRow_Int64: a whole number is exact, and anything else an error.
 func TestRow_Int64(t *testing.T) {
 	for value, want := range map[string]string{
 		"7": "7", "-0": "0", "0.0": "0", "7.0": "7", "1e3": "1000", "9223372036854775807": "9223372036854775807",
@@ -183,13 +186,11 @@ func TestRow_Int64(t *testing.T) {
 			_, _ = io.WriteString(w, strings.Replace(whole, "25", value, 1))
 		})
 		got := ""
-		_ = newClient(t, url, "db", token).Query(context.Background(), influx.Request{Statement: "SELECT 1"}, func(row influx.Row) error {
-			n, err := row.Int64("value")
-			if err == nil {
+		for row := range newClient(t, url, "db", token).Rows(context.Background(), influx.Request{Statement: "SELECT 1"}) {
+			if n, err := row.Int64("value"); err == nil {
 				got = fmt.Sprint(n)
 			}
-			return err
-		})
+		}
 		if got != want {
 			t.Errorf("%s is %q, want %q", value, got, want)
 		}
@@ -210,7 +211,7 @@ func TestRows_endless(t *testing.T) {
 					}
 				}
 			})
-			if _, err := ask(context.Background(), newClient(t, url, "db", token), 0); !errors.Is(err, influx.ErrTooLarge) {
+			if _, err := count(context.Background(), newClient(t, url, "db", token), 0); !errors.Is(err, influx.ErrTooLarge) {
 				t.Errorf("%v, want too_large", err)
 			}
 		})
@@ -225,14 +226,14 @@ func TestRows_waiting(t *testing.T) {
 			_ = http.NewResponseController(w).Flush()
 		}
 		arrived <- struct{}{}
-		<-r.Context().Done() // the server sees the client leave
+		<-r.Context().Done() // the client has closed the connection
 		gone <- struct{}{}
 	})
 	for _, database := range []string{"silent", "half"} {
 		client := newClient(t, url, database, token)
 		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 		defer cancel()
-		if _, err := ask(ctx, client, 0); !errors.Is(err, influx.ErrTimeout) || !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := count(ctx, client, 0); !errors.Is(err, influx.ErrTimeout) || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%s: %v, want timeout", database, err)
 		}
 		<-arrived
@@ -242,7 +243,7 @@ func TestRows_waiting(t *testing.T) {
 			<-arrived
 			cancel()
 		}()
-		if _, err := ask(ctx, client, 0); !errors.Is(err, influx.ErrCanceled) {
+		if _, err := count(ctx, client, 0); !errors.Is(err, influx.ErrCanceled) {
 			t.Errorf("%s: %v, want canceled", database, err)
 		}
 		<-gone
@@ -256,18 +257,18 @@ func TestRows_unreachable(t *testing.T) {
 	}
 	url := "http://" + listener.Addr().String()
 	listener.Close()
-	if _, err := ask(context.Background(), newClient(t, url, "db", token), 0); !errors.Is(err, influx.ErrUnreachable) {
+	if _, err := count(context.Background(), newClient(t, url, "db", token), 0); !errors.Is(err, influx.ErrUnreachable) {
 		t.Errorf("%v, want unreachable", err)
 	}
 }
 
-// TestRows_refusesRedirects: the token must not travel to where a redirect points.
-func TestRows_refusesRedirects(t *testing.T) {
+// TestRows_redirect: no redirect is followed, as it would take the token to another host.
+func TestRows_redirect(t *testing.T) {
 	var visited atomic.Int64
 	elsewhere := influxtest.Handle(t, func(http.ResponseWriter, *http.Request) { visited.Add(1) })
 	for _, status := range []int{301, 302, 303, 307, 308} {
 		url := influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere, status) })
-		if _, err := ask(context.Background(), newClient(t, url, "db", token), 0); !errors.Is(err, influx.ErrRedirected) {
+		if _, err := count(context.Background(), newClient(t, url, "db", token), 0); !errors.Is(err, influx.ErrRedirected) {
 			t.Errorf("%d: %v, want redirected", status, err)
 		}
 	}
@@ -276,7 +277,7 @@ func TestRows_refusesRedirects(t *testing.T) {
 	}
 }
 
-func TestRows_refusesCompression(t *testing.T) {
+func TestRows_compressed(t *testing.T) {
 	encoding := "gzip"
 	url := influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) {
 		if got := r.Header.Get("Accept-Encoding"); got != "identity" {
@@ -285,11 +286,11 @@ func TestRows_refusesCompression(t *testing.T) {
 		w.Header().Set("Content-Encoding", encoding)
 		_, _ = io.WriteString(w, whole)
 	})
-	if _, err := ask(context.Background(), newClient(t, url, "db", token), 0); !errors.Is(err, influx.ErrMalformed) {
+	if _, err := count(context.Background(), newClient(t, url, "db", token), 0); !errors.Is(err, influx.ErrMalformed) {
 		t.Errorf("%v, want malformed", err)
 	}
 	encoding = "identity"
-	if rows, err := ask(context.Background(), newClient(t, url, "db", token), 0); err != nil || rows != 1 {
+	if rows, err := count(context.Background(), newClient(t, url, "db", token), 0); err != nil || rows != 1 {
 		t.Errorf("not compressed: %d rows, %v", rows, err)
 	}
 }
@@ -297,13 +298,13 @@ func TestRows_refusesCompression(t *testing.T) {
 func TestRows_request(t *testing.T) {
 	url := influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) {
 		if want := "/pre%2Ffix/more/query?db=my+db%26x&epoch=ns&q=SELECT+1"; r.URL.RequestURI() != want {
-			t.Errorf("asked %s, want %s", r.URL.RequestURI(), want)
+			t.Errorf("requested %s, want %s", r.URL.RequestURI(), want)
 		}
 		if got := r.Header.Get("Authorization"); got != "Bearer "+token {
 			t.Errorf("Authorization %q", got)
 		}
 		if got := r.Header.Values("Accept"); got != nil {
-			t.Errorf("Accept %q: InfluxDB 3 refuses what it does not know", got)
+			t.Errorf("Accept %q: InfluxDB 3 rejects unknown values", got)
 		}
 		if got := r.UserAgent(); got != "memdump_exporter/test" {
 			t.Errorf("User-Agent %q", got)
@@ -311,15 +312,14 @@ func TestRows_request(t *testing.T) {
 		_, _ = io.WriteString(w, whole)
 	})
 	for _, base := range []string{url + "/pre%2Ffix/more", url + "/pre%2Ffix/more/"} {
-		if _, err := ask(context.Background(), newClient(t, base, "my db&x", token), 0); err != nil {
+		if _, err := count(context.Background(), newClient(t, base, "my db&x", token), 0); err != nil {
 			t.Error(err)
 		}
 	}
 }
 
-// TestRows_keepsConnections: a hundred questions one after the other need one
-// connection.
-func TestRows_keepsConnections(t *testing.T) {
+// TestRows_connection: consecutive requests share a connection.
+func TestRows_connection(t *testing.T) {
 	var connections atomic.Int64
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, whole+"\r\n")
@@ -333,7 +333,7 @@ func TestRows_keepsConnections(t *testing.T) {
 	t.Cleanup(server.Close)
 	client := newClient(t, server.URL, "db", token)
 	for range 100 {
-		if _, err := ask(context.Background(), client, 0); err != nil {
+		if _, err := count(context.Background(), client, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -342,33 +342,41 @@ func TestRows_keepsConnections(t *testing.T) {
 	}
 }
 
-// TestRows_callback: what the caller's function returns comes back as it is.
-func TestRows_callback(t *testing.T) {
-	url := influxtest.Handle(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, whole) })
-	own := errors.New("own")
-	err := newClient(t, url, "db", token).Query(context.Background(), influx.Request{Statement: "SELECT 1"}, func(influx.Row) error { return own })
-	if !errors.Is(err, own) || err.Error() != "own" {
-		t.Errorf("%v, want the caller's own error", err)
+// TestRows_stop: a consumer that stops ends the response, whatever the rest of it is.
+func TestRows_stop(t *testing.T) {
+	url := influxtest.Handle(t, func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, strings.Replace(whole, "[0,25]", "[0,25],[1],", 1))
+	})
+	rows := 0
+	for _, err := range newClient(t, url, "db", token).Rows(context.Background(), influx.Request{Statement: "SELECT 1"}) {
+		if err != nil {
+			t.Errorf("an error after the stop: %v", err)
+		}
+		rows++
+		break
+	}
+	if rows != 1 {
+		t.Errorf("%d rows, want 1", rows)
 	}
 }
 
-// TestErrors_keepSecrets: whatever fails, neither the token nor a URL is in the
-// error, and what the server says is on one line and short.
-func TestErrors_keepSecrets(t *testing.T) {
+// TestErrors_secrets: no error contains the token or a URL; the server's message is one
+// short line.
+func TestErrors_secrets(t *testing.T) {
 	echo := func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusTeapot)
 		_, _ = io.WriteString(w, r.Header.Get("Authorization")+"forged line\nlevel=info\x1b[31m"+strings.Repeat("long ", 1000))
 	}
 	inside := func(w http.ResponseWriter, r *http.Request) {
-		// So that the bound of the text would cut it in two.
+		// The limit of the text is inside the token.
 		_, _ = fmt.Fprintf(w, `{"results":[{"error":%q}]}`, strings.Repeat("x", 245)+r.Header.Get("Authorization"))
 	}
 	broken := func(w http.ResponseWriter, _ *http.Request) {
 		conn, _, _ := http.NewResponseController(w).Hijack()
 		conn.Close()
 	}
-	// What net/http quotes, and what is quoted of a value.
-	says := func(format string) http.HandlerFunc {
+	// net/http quotes these, and Row a value.
+	raw := func(format string) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			conn, _, _ := http.NewResponseController(w).Hijack()
 			_, _ = fmt.Fprintf(conn, format, r.Header.Get("Authorization")[len("Bearer "):])
@@ -378,15 +386,17 @@ func TestErrors_keepSecrets(t *testing.T) {
 	gone := httptest.NewServer(http.HandlerFunc(echo))
 	gone.Close()
 	for name, url := range map[string]string{"echo": influxtest.Handle(t, echo), "inside": influxtest.Handle(t, inside), "broken": influxtest.Handle(t, broken), "gone": gone.URL,
-		"status":   influxtest.Handle(t, says("HTTP/1.1 %s\r\n\r\n")),
-		"header":   influxtest.Handle(t, says("HTTP/1.1 200 OK\r\n%s\r\n\r\n")),
-		"encoding": influxtest.Handle(t, says("HTTP/1.1 200 OK\r\nContent-Encoding: %s\r\n\r\n")),
-		"time":     influxtest.Handle(t, says("HTTP/1.1 200 OK\r\n\r\n"+strings.Replace(whole, "[[0,", `[["%s",`, 1))),
+		"status":   influxtest.Handle(t, raw("HTTP/1.1 %s\r\n\r\n")),
+		"header":   influxtest.Handle(t, raw("HTTP/1.1 200 OK\r\n%s\r\n\r\n")),
+		"encoding": influxtest.Handle(t, raw("HTTP/1.1 200 OK\r\nContent-Encoding: %s\r\n\r\n")),
+		"time":     influxtest.Handle(t, raw("HTTP/1.1 200 OK\r\n\r\n"+strings.Replace(whole, "[[0,", `[["%s",`, 1))),
 	} {
-		err := newClient(t, url, "db", token).Query(context.Background(), influx.Request{Statement: "SELECT 1"}, func(row influx.Row) error {
-			_, err := row.Time()
-			return err
-		})
+		var err error
+		for row, wrong := range newClient(t, url, "db", token).Rows(context.Background(), influx.Request{Statement: "SELECT 1"}) {
+			if err = wrong; err == nil {
+				_, err = row.Time()
+			}
+		}
 		if err == nil {
 			t.Fatalf("%s: no error", name)
 		}
@@ -402,7 +412,7 @@ func TestErrors_keepSecrets(t *testing.T) {
 	}
 }
 
-func TestRows_secretFails(t *testing.T) {
+func TestRows_secretError(t *testing.T) {
 	var requests atomic.Int64
 	url := influxtest.Handle(t, func(http.ResponseWriter, *http.Request) { requests.Add(1) })
 	missing := errors.New("token file x: no such file")
@@ -411,7 +421,7 @@ func TestRows_secretFails(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ask(context.Background(), client, 0); !errors.Is(err, influx.ErrCredentials) || !errors.Is(err, missing) {
+	if _, err := count(context.Background(), client, 0); !errors.Is(err, influx.ErrCredentials) || !errors.Is(err, missing) {
 		t.Errorf("%v, want credentials", err)
 	}
 	if requests.Load() != 0 {
@@ -419,7 +429,7 @@ func TestRows_secretFails(t *testing.T) {
 	}
 }
 
-func TestNew_refuses(t *testing.T) {
+func TestNew_invalid(t *testing.T) {
 	transport := influx.NewTransport(nil)
 	for _, c := range []influx.Config{
 		{URL: "", Database: "db", Transport: transport},
@@ -449,7 +459,7 @@ func TestNew_refuses(t *testing.T) {
 	}
 }
 
-// TestNewTransport: a bound that is missing would be seen only where a server misbehaves.
+// TestNewTransport: the limits that matter only if a server misbehaves are set.
 func TestNewTransport(t *testing.T) {
 	config := &tls.Config{MinVersion: tls.VersionTLS13}
 	transport := influx.NewTransport(config)
@@ -458,28 +468,19 @@ func TestNewTransport(t *testing.T) {
 	}
 }
 
-func TestIdent(t *testing.T) {
-	if got, want := influx.Ident(`a"b\c; DROP`), `"a\"b\\c; DROP"`; got != want {
-		t.Errorf("got %s, want %s", got, want)
-	}
-	if got, want := influx.String("it's\\\n"), `'it\'s\\\n'`; got != want {
-		t.Errorf("got %s, want %s", got, want)
-	}
-}
-
-// TestRows_rawProtocol: answers that net/http on the server side would not send.
+// TestRows_rawProtocol: responses that no server of net/http sends.
 func TestRows_rawProtocol(t *testing.T) {
 	for name, tt := range map[string]struct {
-		answer string
-		want   influx.Kind
+		response string
+		want     influx.Kind
 	}{
-		"garbage":           {"hello\r\n\r\n", influx.ErrUnreachable},
-		"nothing":           {"", influx.ErrUnreachable},
-		"chunk not ended":   {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"res\r\n", influx.ErrTruncated},
-		"whole, not ended":  {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + fmt.Sprintf("%x\r\n%s\r\n", len(whole), whole), influx.ErrTruncated},
-		"refusal not begun": {"HTTP/1.1 500 X\r\nContent-Length: 9\r\n\r\n", influx.ErrTruncated},
-		"refusal cut":       {"HTTP/1.1 500 X\r\nContent-Length: 9\r\n\r\nno", influx.ErrServer},
-		"huge header":       {"HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 1<<20) + "\r\n\r\n", influx.ErrUnreachable},
+		"garbage":             {"hello\r\n\r\n", influx.ErrUnreachable},
+		"nothing":             {"", influx.ErrUnreachable},
+		"chunk not ended":     {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"res\r\n", influx.ErrTruncated},
+		"complete, not ended": {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + fmt.Sprintf("%x\r\n%s\r\n", len(whole), whole), influx.ErrTruncated},
+		"error without body":  {"HTTP/1.1 500 X\r\nContent-Length: 9\r\n\r\n", influx.ErrTruncated},
+		"error cut":           {"HTTP/1.1 500 X\r\nContent-Length: 9\r\n\r\nno", influx.ErrServer},
+		"huge header":         {"HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 1<<20) + "\r\n\r\n", influx.ErrUnreachable},
 	} {
 		t.Run(name, func(t *testing.T) {
 			listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -495,12 +496,12 @@ func TestRows_rawProtocol(t *testing.T) {
 						return
 					}
 					_, _ = http.ReadRequest(bufio.NewReader(conn))
-					_, _ = io.WriteString(conn, tt.answer)
+					_, _ = io.WriteString(conn, tt.response)
 					conn.Close()
 				}
 			}()
 			t.Cleanup(func() { listener.Close(); <-done })
-			_, err = ask(context.Background(), newClient(t, "http://"+listener.Addr().String(), "db", token), 0)
+			_, err = count(context.Background(), newClient(t, "http://"+listener.Addr().String(), "db", token), 0)
 			if !errors.Is(err, tt.want) {
 				t.Errorf("%v, want %s", err, tt.want)
 			}

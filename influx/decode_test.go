@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestDescribe: a token is named, and its text, which is foreign, is not told.
+// TestDescribe: a token is described by its type and never by its text.
 func TestDescribe(t *testing.T) {
 	body := strings.NewReader(`{"results":[{"series":[{"tags":{"foreign":1}}]}]}`)
 	if err := decodeResponse(&limitedReader{r: body, left: 100}, http.StatusOK, nil, nil); err == nil || strings.Contains(err.Error(), "foreign") {

@@ -29,7 +29,7 @@ func TestError(t *testing.T) {
 	}
 }
 
-// TestServerError_text: the server's words, wherever they stand, on one line and short.
+// TestServerError_text: the message of each form of error response, short and on one line.
 func TestServerError_text(t *testing.T) {
 	long := strings.Repeat("x", maxErrorText)
 	for body, want := range map[string]string{
@@ -49,7 +49,7 @@ func TestServerError_text(t *testing.T) {
 	}
 }
 
-// TestEnded: what net/http calls broken is what the context says, if that has ended.
+// TestEnded: the end of the context is the cause of a connection that breaks after it.
 func TestEnded(t *testing.T) {
 	canceled, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -77,7 +77,7 @@ func TestEnded(t *testing.T) {
 			err = &Error{Kind: kind}
 		}
 		if got := ended(tt.ctx, err); !errors.Is(got, tt.want) {
-			t.Errorf("%v, and the context says %v: %v, want %v", tt.err, context.Cause(tt.ctx), got, tt.want)
+			t.Errorf("%v, context %v: %v, want %v", tt.err, context.Cause(tt.ctx), got, tt.want)
 		}
 		if kind := Kind(""); errors.As(tt.want, &kind) && !slices.Contains(Kinds(), kind) {
 			t.Errorf("Kinds misses %s", kind)
@@ -85,12 +85,12 @@ func TestEnded(t *testing.T) {
 	}
 }
 
-// TestRows_broken: what breaks a connection is the end of the context, where that has
-// ended, and no secret is told, whatever is said of it.
+// TestRows_broken: a connection that breaks after the context's end is canceled; the error
+// contains no secret.
 func TestRows_broken(t *testing.T) {
 	for name, respond := range map[string]func(error) (*http.Response, error){
-		"before the answer": func(err error) (*http.Response, error) { return nil, err },
-		"in the answer": func(err error) (*http.Response, error) {
+		"before the response": func(err error) (*http.Response, error) { return nil, err },
+		"in the response": func(err error) (*http.Response, error) {
 			return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(iotest.ErrReader(err))}, nil
 		},
 	} {
@@ -106,14 +106,18 @@ func TestRows_broken(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		none := func(Row) error { return nil }
+		read := func() (err error) {
+			for _, err = range client.Rows(ctx, Request{}) {
+			}
+			return err
+		}
 		encoded := base64.StdEncoding.EncodeToString([]byte("u:" + canary))
-		if err := client.Query(ctx, Request{}, none); err == nil || strings.Contains(err.Error(), canary) || strings.Contains(err.Error(), encoded) {
+		if err := read(); err == nil || strings.Contains(err.Error(), canary) || strings.Contains(err.Error(), encoded) {
 			t.Errorf("%s: %v", name, err)
 		}
 		ends = true
-		if err := client.Query(ctx, Request{}, none); !errors.Is(err, ErrCanceled) {
-			t.Errorf("%s, when the context has ended: %v", name, err)
+		if err := read(); !errors.Is(err, ErrCanceled) {
+			t.Errorf("%s, after the context has ended: %v", name, err)
 		}
 	}
 }
@@ -134,8 +138,8 @@ func TestTransportError(t *testing.T) {
 	}
 }
 
-// TestSecrets_redactError: a secret is taken out as it stands and as %q writes it; what holds
-// none stays as it is, up to its bound.
+// TestSecrets_redactError: a secret is redacted as it is and as %q formats it; other text is
+// unchanged up to its limit.
 func TestSecrets_redactError(t *testing.T) {
 	hidden := secrets{`a"b`, ""}
 	for text, want := range map[string]string{

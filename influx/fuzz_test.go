@@ -23,10 +23,10 @@ import (
 	"memdump_exporter/influx/influxtest"
 )
 
-// canary is a token that must not come back in any error.
+// canary is a token that must not be in any error.
 const canary = "t0p-s3cr3t-c4n4ry"
 
-// recordedBodies are the answers of real servers.
+// recordedBodies are the responses of real servers.
 func recordedBodies(f *testing.F) (bodies []influxtest.Exchange) {
 	f.Helper()
 	for _, server := range influxtest.Servers() {
@@ -41,20 +41,20 @@ func recordedBodies(f *testing.F) (bodies []influxtest.Exchange) {
 	return bodies
 }
 
-// pieces hands out at most so many bytes at once.
+// pieces reads at most max bytes at once.
 type pieces struct {
-	r    io.Reader
-	most int
+	r   io.Reader
+	max int
 }
 
-func (p pieces) Read(b []byte) (int, error) { return p.r.Read(b[:min(len(b), p.most)]) }
+func (p pieces) Read(b []byte) (int, error) { return p.r.Read(b[:min(len(b), p.max)]) }
 
-// checkError holds an error of this package against what it promises.
+// checkError fails the test unless an error has the promised kind and text.
 func checkError(t *testing.T, err error) {
 	t.Helper()
 	var own *Error
 	if !errors.As(err, &own) || !slices.Contains(Kinds(), own.Kind) {
-		t.Fatalf("%v is no *Error of a known kind", err)
+		t.Fatalf("%v is not an *Error of a listed kind", err)
 	}
 	text := err.Error()
 	if len(text) > 2048 || strings.Contains(text, canary) || strings.ContainsFunc(text, unicode.IsControl) {
@@ -62,7 +62,7 @@ func checkError(t *testing.T, err error) {
 	}
 }
 
-// sameRows holds rows that were accepted against another reading of the same bytes.
+// sameRows compares accepted rows with another decoder of the same bytes.
 func sameRows(t *testing.T, body []byte, rows []influxtest.AnswerRow) {
 	t.Helper()
 	want, err := influxtest.ReadAnswer(body)
@@ -79,15 +79,13 @@ func sameRows(t *testing.T, body []byte, rows []influxtest.AnswerRow) {
 	}
 }
 
-func keep(rows *[]influxtest.AnswerRow) func(Row) error {
-	return func(r Row) error {
-		*rows = append(*rows, influxtest.AnswerRow{Name: r.Measurement, Tags: maps.Clone(r.Tags), Columns: slices.Clone(r.columns), Values: slices.Clone(r.values)})
-		return nil
-	}
+// copyRow copies a row, which is valid until the next one.
+func copyRow(r Row) influxtest.AnswerRow {
+	return influxtest.AnswerRow{Name: r.Measurement, Tags: maps.Clone(r.Tags), Columns: slices.Clone(r.columns), Values: slices.Clone(r.values)}
 }
 
-// FuzzDecode: what is accepted is whole, within its bound, and read as it stands,
-// whatever the pieces that it comes in.
+// FuzzDecode: an accepted response is complete, within its limit, and decoded without change,
+// in pieces of any size.
 func FuzzDecode(f *testing.F) {
 	for i, e := range recordedBodies(f) {
 		if len(e.Response.Body) < 4096 {
@@ -107,7 +105,7 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte, limit uint16, piece byte) {
 		var rows []influxtest.AnswerRow
 		r := &limitedReader{r: pieces{bytes.NewReader(body), 1 + int(piece)}, left: int64(limit)}
-		if err := decodeResponse(r, http.StatusOK, secrets{canary}, keep(&rows)); err != nil {
+		if err := decodeResponse(r, http.StatusOK, secrets{canary}, func(r Row) error { rows = append(rows, copyRow(r)); return nil }); err != nil {
 			checkError(t, err)
 			return
 		}
@@ -118,7 +116,7 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// FuzzNumber: a number is read exactly, or refused.
+// FuzzNumber: a number is exact, or an error.
 func FuzzNumber(f *testing.F) {
 	for _, text := range []string{"0", "-0", "10.0", "1e3", "9007199254740993", "9.007199254740993e15", "9223372036854775807", "9223372036854775808", "-9223372036854775808", "1e-400", "1e400", "1.5", "0.1"} {
 		f.Add(text)
@@ -151,7 +149,7 @@ func FuzzNumber(f *testing.F) {
 	})
 }
 
-// FuzzQuote: what is quoted is one token, and reads back as itself.
+// FuzzQuote: a quoted text is one token, and unquotes to itself.
 func FuzzQuote(f *testing.F) {
 	for _, name := range []string{"mem_dumps", `a"b`, `a'b`, `\`, `\"`, "a\nb", `"; DROP MEASUREMENT x --`, "日本"} {
 		f.Add(name)
@@ -165,8 +163,8 @@ func FuzzQuote(f *testing.F) {
 	})
 }
 
-// unquote reads a quoted token as the scanner of InfluxQL does: a quote ends it, a line's
-// end breaks it, and a backslash stands before n, itself and quotes only.
+// unquote reads a quoted token like the scanner of InfluxQL: a quote ends it, a line feed
+// is an error, and a backslash precedes n, itself and quotes only.
 // https://github.com/influxdata/influxql/blob/master/scanner.go
 func unquote(token string) (text string, ok bool) {
 	var b strings.Builder
@@ -195,10 +193,10 @@ func unquote(token string) (text string, ok bool) {
 	return "", false
 }
 
-// server is one in memory that answers each request with the same bytes.
+// server is one in memory that sends the same bytes for each request.
 type server struct {
 	raw  []byte
-	hold bool // do not close behind them
+	hold bool // do not close the connection after them
 
 	mu       sync.Mutex
 	hosts    []string // dialled
@@ -206,7 +204,7 @@ type server struct {
 	open     sync.WaitGroup // connections
 }
 
-// client returns a client of the server over the real transport, and what closes it.
+// client returns a client of the server over the real transport, and a function that closes it.
 func (s *server) client(tb testing.TB) (*Client, func()) {
 	tb.Helper()
 	transport := NewTransport(nil)
@@ -241,8 +239,8 @@ func (s *server) serve(conn net.Conn) {
 	}
 }
 
-// FuzzResponse: whatever bytes come back over a connection, the question ends in time
-// and the connection with it; what is accepted is one whole HTTP answer.
+// FuzzResponse: whatever bytes a connection returns, the request and its connection end in
+// time; an accepted response is one complete HTTP response.
 func FuzzResponse(f *testing.F) {
 	const body = `{"results":[{"statement_id":0,"series":[{"name":"m","columns":["time","value"],"values":[[0,25]]}]}]}`
 	for i, head := range []string{
@@ -257,7 +255,7 @@ func FuzzResponse(f *testing.F) {
 	} {
 		f.Add([]byte(fmt.Sprintf(head+"%.0[1]d%.0[2]s%.0[3]s", len(body), body, canary)), i == 1)
 	}
-	f.Add([]byte("HTTP/1.1 500 X\r\n\r\n"+strings.Repeat("x", 64<<10)), false) // of which little is read
+	f.Add([]byte("HTTP/1.1 500 X\r\n\r\n"+strings.Repeat("x", 64<<10)), false) // the beginning of which is read
 	for _, e := range recordedBodies(f) {
 		if r := e.Response; len(r.Body) < 1024 {
 			f.Add([]byte(fmt.Sprintf("HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%s", r.Status, len(r.Body), r.Body)), false)
@@ -274,9 +272,14 @@ func FuzzResponse(f *testing.F) {
 		defer cancel()
 		var rows []influxtest.AnswerRow
 		begin := time.Now()
-		err := client.Query(ctx, Request{Statement: "SELECT 1"}, keep(&rows))
+		var err error
+		for row, wrong := range client.Rows(ctx, Request{Statement: "SELECT 1"}) {
+			if err = wrong; err == nil {
+				rows = append(rows, copyRow(row))
+			}
+		}
 		closeIdle()
-		s.open.Wait() // what is left open lasts until the context ends
+		s.open.Wait() // an open connection lasts until the context ends
 		if took := time.Since(begin); took > 5*time.Second {
 			t.Fatalf("ended after %v", took)
 		}
@@ -284,10 +287,10 @@ func FuzzResponse(f *testing.F) {
 			checkError(t, err)
 			return
 		}
-		answer := bufio.NewReader(bytes.NewReader(raw))
-		resp, err := http.ReadResponse(answer, nil)
+		response := bufio.NewReader(bytes.NewReader(raw))
+		resp, err := http.ReadResponse(response, nil)
 		for err == nil && resp.StatusCode/100 == 1 {
-			resp, err = http.ReadResponse(answer, nil)
+			resp, err = http.ReadResponse(response, nil)
 		}
 		if err != nil || resp.StatusCode != http.StatusOK {
 			t.Fatalf("accepted: %v, %v", resp, err)
@@ -300,7 +303,7 @@ func FuzzResponse(f *testing.F) {
 	})
 }
 
-// FuzzRedirect: wherever a server points, nobody else is asked.
+// FuzzRedirect: no redirect causes a request.
 func FuzzRedirect(f *testing.F) {
 	for _, location := range []string{"http://other.test/query", "https://influxdb.test/", "//other.test", "/query", "", "http://[" + canary, "http://influxdb.test:81/", "\x7f", "http://%zz/", "http://[" + strings.Repeat("x", 30<<10)} {
 		f.Add(uint8(2), location)
@@ -311,7 +314,9 @@ func FuzzRedirect(f *testing.F) {
 		}
 		s := &server{raw: fmt.Appendf(nil, "HTTP/1.1 %d X\r\nLocation: %s\r\nContent-Length: 0\r\n\r\n", 300+int(status)%10, location)}
 		client, closeIdle := s.client(t)
-		err := client.Query(t.Context(), Request{Statement: "SELECT 1"}, func(Row) error { return nil })
+		var err error
+		for _, err = range client.Rows(t.Context(), Request{Statement: "SELECT 1"}) {
+		}
 		closeIdle()
 		s.open.Wait()
 		if err == nil || s.requests != 1 || len(s.hosts) != 1 || s.hosts[0] != "influxdb.test:80" {

@@ -44,8 +44,8 @@ func TestIdentity(t *testing.T) {
 	}
 }
 
-// TestIdentify_changes: the identity is asked for again when an answer contradicts it or a failure
-// makes it doubtful, and never otherwise.
+// TestIdentify_changes: another identity is requested after a response that contradicts it,
+// after a failure that another server may have caused, and only then.
 func TestIdentify_changes(t *testing.T) {
 	const good = `{"results":[{}]}`
 	for name, tt := range map[string]struct {
@@ -61,7 +61,7 @@ func TestIdentify_changes(t *testing.T) {
 		"another":              {"1.8.10", "v2.7.12", 200, good, true},
 		"another 3":            {"3.6.0", "3.8.3", 200, good, true},
 		"not any more":         {"1.8.10", "", 200, good, true},
-		"a refusal":            {"1.8.10", "1.8.10", 200, `{"results":[{"error":"no"}]}`, false},
+		"rejected":             {"1.8.10", "1.8.10", 200, `{"results":[{"error":"no"}]}`, false},
 		"overloaded":           {"1.8.10", "1.8.10", 503, "", false},
 		"unauthorized":         {"1.8.10", "1.8.10", 401, "", true},
 		"not found":            {"1.8.10", "1.8.10", 404, "", true},
@@ -99,7 +99,8 @@ func TestIdentify_changes(t *testing.T) {
 			if err != nil || got.Version != strings.TrimPrefix(tt.ping, "v") || pings != want {
 				t.Errorf("%s: %+v, %v after %d pings, want %d", name, got, err, pings, want)
 			}
-			_ = client.Query(t.Context(), Request{}, func(Row) error { return nil })
+			for range client.Rows(t.Context(), Request{}) {
+			}
 			if tt.again {
 				want++
 			}
@@ -107,7 +108,7 @@ func TestIdentify_changes(t *testing.T) {
 	}
 }
 
-// TestIdentify_fails: what is no answer to a ping tells nothing, and is not kept.
+// TestIdentify_fails: an error response to /ping has no identity.
 func TestIdentify_fails(t *testing.T) {
 	for status, want := range map[int]Kind{401: ErrUnauthorized, 500: ErrServer, 302: ErrRedirected, 200: ErrTruncated} {
 		url := influxtest.Handle(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -140,8 +141,8 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// TestIdentify_hangs: a server that hangs on /ping alone costs a second at most, or a
-// quarter of the time, and leaves the questions theirs.
+// TestIdentify_hangs: a server that hangs on /ping costs at most a second, or a quarter of
+// the time.
 func TestIdentify_hangs(t *testing.T) {
 	for left, want := range map[time.Duration]time.Duration{2 * time.Second: time.Second / 2, time.Minute: time.Second, 0: time.Second} {
 		synctest.Test(t, func(t *testing.T) {
@@ -162,8 +163,7 @@ func TestIdentify_hangs(t *testing.T) {
 	}
 }
 
-// TestIdentify_once: those who come while it is asked for wait for that answer, or until
-// their own time is up.
+// TestIdentify_once: concurrent callers share one request, each until its own deadline.
 func TestIdentify_once(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pings := 0
@@ -189,7 +189,7 @@ func TestIdentify_once(t *testing.T) {
 		all.Wait()
 		for range 20 {
 			if server, err := client.Identify(ctx); err != nil || server.Major != 1 {
-				t.Errorf("what is known takes no time, and yet: %+v, %v", server, err)
+				t.Errorf("a known identity needs no time: %+v, %v", server, err)
 			}
 		}
 		if pings != 1 {

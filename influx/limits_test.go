@@ -8,20 +8,20 @@ import (
 	"unicode/utf8"
 )
 
-// TestLimitedReader_exactly: an answer as long as its bound is whole, also where its end comes
-// after it.
+// TestLimitedReader_exactly: a response as long as the limit is complete, also if the reader
+// returns its end separately.
 func TestLimitedReader_exactly(t *testing.T) {
 	const body = `{"results":[{}]}`
 	for left, want := range map[int64]error{int64(len(body)): nil, int64(len(body)) - 1: ErrTooLarge} {
 		err := decodeResponse(&limitedReader{r: strings.NewReader(body), left: left}, http.StatusOK, nil, nil)
 		if !errors.Is(err, want) {
-			t.Errorf("a bound of %d: %v, want %v", left, err, want)
+			t.Errorf("a limit of %d: %v, want %v", left, err, want)
 		}
 	}
 }
 
-// TestUTF8Check: whatever the pieces that a text comes in, it is refused exactly when it
-// is not UTF-8, but for an end inside a rune, which is truncated JSON anyway.
+// TestUTF8Check: a text in pieces of any size is valid exactly if it is UTF-8, or if it ends
+// inside a rune, which is truncated JSON anyway.
 func TestUTF8Check(t *testing.T) {
 	for _, text := range []string{
 		"", "plain", "ä", "€uro", "a\u202Eb", "\U0001F4BE\U0001F4BE", "\xff", "a\xc3", "\xc3(", "\xe2\x82(", "\xf0\x9f\x92x", "\xed\xa0\x80", "\xc0\x80", "ok\x80", "\xf4\x90\x80\x80", "\xe2\xe2", "\xe2\xe2\x82",

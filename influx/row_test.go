@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestRow_Time: nanoseconds, and RFC 3339 with and without a zone, are times; what is out
-// of the reach of nanoseconds, or none, is refused.
+// TestRow_Time: nanoseconds and RFC 3339, with and without a zone, are times; a time out of
+// the range of nanoseconds, or none, is an error.
 func TestRow_Time(t *testing.T) {
 	for value, want := range map[any]int64{
 		json.Number("1762857000000000001"): 1762857000000000001,
@@ -33,7 +33,7 @@ func TestRow_Time(t *testing.T) {
 	}
 }
 
-// TestRow_number: what is no number, or not there, is refused in words that tell which.
+// TestRow_number: the error of a column tells a missing one from one that is not a number.
 func TestRow_number(t *testing.T) {
 	row := Row{columns: []string{"time", "text", "null"}, values: []any{json.Number("5"), "7", nil}}
 	for column, want := range map[string]string{"time": "", "text": `"text" is a string`, "null": `"null" is a <nil>`, "none": `no column "none"`} {
@@ -53,7 +53,7 @@ func TestRow_number(t *testing.T) {
 	}
 }
 
-// TestRow_Only: one column beside the time, or an error.
+// TestRow_Only: one column beside the time; an error otherwise.
 func TestRow_Only(t *testing.T) {
 	for want, columns := range map[string][][]string{
 		"value": {{"value"}, {"time", "value"}, {"value", "time"}},

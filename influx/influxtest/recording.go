@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path"
+	"slices"
 )
 
 //go:embed testdata/recordings
@@ -28,14 +29,21 @@ type Recording struct {
 	Exchanges []Exchange    `json:"exchanges"`
 }
 
-// RecordedTruth is what the writer of a recording knows; a nil field was not given.
+// RecordedTruth is the truth about the written points; nil where the recording has none.
+// Values by VM are by runtime ID, those by domain by domain name.
 type RecordedTruth struct {
-	Dumps           *int64   `json:"dumps"`
-	DumpedVMs       *int64   `json:"dumped_vms"`
-	CompressedBytes *int64   `json:"compressed_bytes"`
-	DurationMean    *float64 `json:"duration_mean"`
-	LastDumpNs      *int64   `json:"last_dump_ns"`
-	MonitoredVMs    *int64   `json:"monitored_vms"`
+	Dumps            *int64   `json:"dumps"`
+	DumpedVMs        *int64   `json:"dumped_vms"`
+	DumpedDomains    *int64   `json:"dumped_domains"`
+	CompressedBytes  *int64   `json:"compressed_bytes"`
+	RawBytes         *int64   `json:"raw_bytes"`
+	DurationMean     *float64 `json:"duration_mean"`
+	DurationSum      *float64 `json:"duration_sum"`
+	WithDuration     *int64   `json:"with_duration"`
+	LastDumpNs       *int64   `json:"last_dump_ns"`
+	MonitoredVMs     *int64   `json:"monitored_vms"`
+	MonitoredDomains *int64   `json:"monitored_domains"`
+	NeverDumped      *int64   `json:"never_dumped"`
 }
 
 // Exchange is one request and its answer.
@@ -54,9 +62,16 @@ type Exchange struct {
 	} `json:"response"`
 }
 
-// Servers returns the recorded servers, such as "influxdb-3.6.0", oldest first.
-func Servers() []string {
-	return []string{"influxdb-1.7.11", "influxdb-2.7.12", "influxdb-3.6.0", "influxdb-3.8.3"}
+// Servers returns the servers, such as "influxdb-3.6.0", of which all the scenarios are
+// recorded, oldest version first.
+func Servers(scenarios ...string) []string {
+	all := []string{"influxdb-1.7.11", "influxdb-1.13.2", "influxdb-2.7.12", "influxdb-3.6.0", "influxdb-3.8.3", "influxdb-3.10.1"}
+	return slices.DeleteFunc(all, func(server string) bool {
+		return slices.ContainsFunc(scenarios, func(scenario string) bool {
+			_, err := recordings.Open(path.Join("testdata/recordings", server, scenario+".json"))
+			return err != nil
+		})
+	})
 }
 
 // Load returns one recording, such as Load("influxdb-3.6.0", "traps").
