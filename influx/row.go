@@ -60,38 +60,54 @@ func (r Row) number(column string) (json.Number, error) {
 	return number, nil
 }
 
-// Int64 returns a column as a whole number, exactly. A whole float below 2^53 is accepted,
-// because a writer may store the field as a float; from 2^53 on, other floats round to it.
-// Anything else is ErrMalformed.
-func (r Row) Int64(column string) (int64, error) {
-	number, err := r.number(column)
+// Number is a number in a response.
+type Number struct {
+	// Float is the nearest float64.
+	Float float64
+	// Whole reports whether Int is the number, exactly. A float from 2^53 on is not Whole,
+	// because others round to it.
+	Whole bool
+	Int   int64
+}
+
+// Number returns a column as a number. A number beyond the range of a float64 is
+// ErrMalformed, as is anything else.
+func (r Row) Number(column string) (Number, error) {
+	text, err := r.number(column)
 	if err != nil {
-		return 0, err
+		return Number{}, err
 	}
-	if n, err := strconv.ParseInt(number.String(), 10, 64); err == nil {
-		return n, nil
+	if n, err := strconv.ParseInt(text.String(), 10, 64); err == nil {
+		return Number{float64(n), true, n}, nil
+	}
+	f, err := strconv.ParseFloat(text.String(), 64)
+	if err != nil {
+		return Number{}, malformed("column %q is %.40q: expected a number", column, text.String())
 	}
 	const exact = 1 << 53
-	f, err := strconv.ParseFloat(number.String(), 64)
 	// ParseFloat returns 0 for a number that is too small for a float64.
-	tiny := f == 0 && strings.ContainsAny(number.String(), "123456789")
-	if err != nil || tiny || f != math.Trunc(f) || math.Abs(f) >= exact {
-		return 0, malformed("column %q is %.40q: expected a whole number of 64 bits", column, number.String())
+	mantissa, _, _ := strings.Cut(strings.ToLower(text.String()), "e")
+	if tiny := f == 0 && strings.ContainsAny(mantissa, "123456789"); tiny || f != math.Trunc(f) || math.Abs(f) >= exact {
+		return Number{Float: f}, nil
 	}
-	return int64(f), nil
+	return Number{f, true, int64(f)}, nil
+}
+
+// Int64 returns a column as a whole number, exactly. Anything that is not a whole Number is
+// ErrMalformed.
+func (r Row) Int64(column string) (int64, error) {
+	number, err := r.Number(column)
+	if err == nil && !number.Whole {
+		text, _ := r.number(column)
+		err = malformed("column %q is %.40q: expected a whole number of 64 bits", column, text.String())
+	}
+	return number.Int, err
 }
 
 // Float64 returns a column as the nearest float64. A number beyond its range is ErrMalformed.
 func (r Row) Float64(column string) (float64, error) {
-	number, err := r.number(column)
-	if err != nil {
-		return 0, err
-	}
-	f, err := strconv.ParseFloat(number.String(), 64)
-	if err != nil {
-		return 0, malformed("column %q is %.40q: expected a float", column, number.String())
-	}
-	return f, nil
+	number, err := r.Number(column)
+	return number.Float, err
 }
 
 // Time returns the column "time" in nanoseconds since 1970. It is a number, as requested by

@@ -3,6 +3,7 @@ package influx
 import (
 	"encoding/json"
 	"errors"
+	"math"
 	"strings"
 	"testing"
 )
@@ -50,6 +51,55 @@ func TestRow_number(t *testing.T) {
 				t.Errorf("%s: %v, want %s", column, err, want)
 			}
 		}
+	}
+}
+
+// TestRow_Number: whole numbers of 64 bits are exact, in any notation below 2^53; any other
+// number is the nearest float64, such as the sums of floats of InfluxDB 3 from 2^53 on.
+func TestRow_Number(t *testing.T) {
+	for text, want := range map[string]Number{
+		"0":                      {0, true, 0},
+		"-0":                     {0, true, 0},
+		"0.0":                    {0, true, 0},
+		"0e5":                    {0, true, 0},
+		"10.0":                   {10, true, 10},
+		"1e3":                    {1000, true, 1000},
+		"9007199254740991.0":     {9007199254740991, true, 9007199254740991},
+		"9007199254740993":       {9007199254740992, true, 9007199254740993},
+		"9223372036854775807":    {9223372036854775807, true, 9223372036854775807},
+		"-9223372036854775808":   {-9223372036854775808, true, -9223372036854775808},
+		"9007199254740992.0":     {9007199254740992, false, 0},
+		"9.007199254740994e15":   {9007199254740994, false, 0},
+		"9.007199254740993e15":   {9007199254740992, false, 0},
+		"6.0129542737E10":        {60129542737, true, 60129542737},
+		"9223372036854775808":    {9223372036854775808, false, 0},
+		"-9.223372036854776e18":  {-9223372036854775808, false, 0},
+		"18446744073709551615":   {18446744073709551615, false, 0},
+		"1.7976931348623157e308": {math.MaxFloat64, false, 0},
+		"0.5":                    {0.5, false, 0},
+		"-879.25":                {-879.25, false, 0},
+		"1e-400":                 {0, false, 0},
+		"1e-300":                 {1e-300, false, 0},
+	} {
+		row := Row{columns: []string{"sum"}, values: []any{json.Number(text)}}
+		got, err := row.Number("sum")
+		if err != nil || got != want {
+			t.Errorf("%s: %+v, %v, want %+v", text, got, err, want)
+		}
+		if n, err := row.Int64("sum"); n != want.Int || (err == nil) != want.Whole {
+			t.Errorf("%s as an integer: %d, %v, want %+v", text, n, err, want)
+		}
+		if f, err := row.Float64("sum"); err != nil || f != want.Float {
+			t.Errorf("%s as a float: %v, %v, want %v", text, f, err, want.Float)
+		}
+	}
+	for _, value := range []any{json.Number("1e999"), json.Number("-1e309"), "7", nil, true} {
+		if got, err := (Row{columns: []string{"sum"}, values: []any{value}}).Number("sum"); !errors.Is(err, ErrMalformed) || got != (Number{}) {
+			t.Errorf("%v: %+v, %v, want malformed", value, got, err)
+		}
+	}
+	if _, err := (Row{}).Number("sum"); !errors.Is(err, ErrMalformed) {
+		t.Errorf("no column: %v, want malformed", err)
 	}
 }
 
