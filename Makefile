@@ -26,7 +26,7 @@ RACE := $(shell command -v "$$(go env CC)" >/dev/null 2>&1 && echo -race)
 export PATH := $(PATH):$(CURDIR)/.cache/bin
 need = command -v $(1) >/dev/null || GOBIN=$(CURDIR)/.cache/bin go install -tags remove_all_sd $(PROMETHEUS)/$(1)@$(PROMETHEUS_AT)
 
-.PHONY: all help build reproducible image demo test test-metric test-image test-kubernetes test-prometheus bench load soak faults sabotage fuzz check fmt vet lint imports rules units workflows compose vuln clean
+.PHONY: all help build reproducible image demo test servers test-metric test-servers test-image test-kubernetes test-prometheus bench load soak faults fuzz check fmt vet lint imports rules units workflows compose vuln clean
 
 all: check test test-metric test-prometheus reproducible ## what CI does, but for fuzzing
 
@@ -56,6 +56,12 @@ test: ## all tests: unit, recordings, goldens, a real InfluxDB (built once, a mi
 	go test $(RACE) -shuffle=on -timeout 15m ./...
 	cd deploy/test && go test -shuffle=on ./...
 
+servers: ## InfluxDB 1.13.2 and 2.7.12, built for test-servers (some ten minutes, once; needs cargo and a C compiler)
+	go run ./influx/influxtest/servers
+
+test-servers: ## the truth on every InfluxDB that is here: 1.7.11, 1.13.2, 2.7.12, and those of INFLUXD, INFLUXDB3 and TEST_SERVERS
+	cd cmd/memdump_exporter && go test -tags servers -run '^TestServers$$' -count=1 -parallel 4 -timeout 30m
+
 test-metric: ## a metric added as the README says, in a copy (a minute)
 	go test -tags metric -run '^TestREADME_addingAMetric$$' -count=1 -timeout 15m ./cmd/memdump_exporter
 
@@ -63,7 +69,7 @@ test-kubernetes: ## deploy/ on a real API server with the real prometheus-operat
 	@cd deploy/test && go mod tidy -diff || { echo 'deploy/test/go.mod or go.sum is not tidy: go mod tidy mends it'; exit 1; }
 	cd deploy/test && go vet -tags kubernetes ./... && go test -tags kubernetes -run TestKubernetes -count=1 -timeout 30m -v .
 
-test-prometheus: ## a real Prometheus on the exporter, with the rules loaded and the dashboard's queries asked
+test-prometheus: ## a real Prometheus on the exporter, with the rules loaded and the dashboard's queries evaluated
 	@$(call need,prometheus)
 	@$(call need,promtool)
 	go test -tags prometheus -run '^TestPrometheus' -count=1 -timeout 10m -v ./cmd/memdump_exporter
@@ -71,29 +77,25 @@ test-prometheus: ## a real Prometheus on the exporter, with the rules loaded and
 test-image: build ## the image, built by buildah and run, without a registry
 	deploy/image_test.sh
 
-bench: ## what a scrape costs, on a real InfluxDB with a million dumps (some ten minutes), into docs/cost.md
+bench: ## what a scrape costs on every InfluxDB that runs here (up to an hour), into docs/cost.md
 	go test -tags bench -run TestCost -timeout 60m -v ./collector -cost.table=$(CURDIR)/docs/cost.md
 	go test -run '^$$' -bench . -benchmem ./influx ./collector
 
 load: ## a thousand scrapers at once, beside promhttp's default handler
 	go test -tags load -count=1 -run TestLoad -v ./cmd/memdump_exporter
 
-soak: ## a virtual month of faults, then SOAKTIME (1h) of real ones on a real InfluxDB
-	go test -count=1 -run TestMonth -timeout 60m -v ./collector -month.days 30
+soak: ## SOAKTIME (1h) of faults on a real InfluxDB
 	go test -tags soak -count=1 -run TestSoak -timeout 0 -v ./cmd/memdump_exporter -soak.duration $(SOAKTIME)
 
 fuzz: ## each fuzz target for FUZZTIME (10s)
-	@for package in influx collector cmd/memdump_exporter; do \
+	@for package in influx collector collector/records cmd/memdump_exporter; do \
 		for target in $$(go test -list '^Fuzz' ./$$package | grep '^Fuzz'); do \
 			echo "$$target" && go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) ./$$package || exit 1; \
 		done; \
 	done
 
-faults: ## what can go wrong around the exporter, 94 rows, on a real InfluxDB (some five minutes)
+faults: ## 94 faults around the exporter, on a real InfluxDB (some five minutes)
 	cd cmd/memdump_exporter && go test -tags faults -run '^TestFaults$$' -timeout 20m
-
-sabotage: ## the same rows with their guards switched off, one by one: each must fail
-	cd cmd/memdump_exporter && go test -tags faults -run '^TestSabotage$$' -timeout 60m
 
 check: fmt vet imports lint rules units workflows compose vuln ## everything that reads the code without running it
 
@@ -104,7 +106,7 @@ fmt:
 
 vet:
 	go vet ./...
-	go vet -tags bench,faults,load,metric,prometheus,soak ./...
+	go vet -tags bench,faults,load,metric,prometheus,servers,soak ./...
 	cd deploy/test && go vet ./...
 
 lint:
@@ -116,13 +118,14 @@ imports:
 	@deps() { go list -deps -f '{{if not .Standard}}{{.ImportPath}}{{end}}' "$$@"; }; \
 	must_not() { what=$$1; shift; ! grep "$$@" || { echo "imports: $$what"; exit 1; }; }; \
 	deps ./influx | must_not 'influx must import the standard library only' -v '^memdump_exporter/influx$$' && \
-	deps ./collector/ranges | must_not 'collector/ranges must import the standard library only' -v '^memdump_exporter/collector/ranges$$' && \
+	deps ./collector/rangecache | must_not 'collector/rangecache must import the standard library only' -v '^memdump_exporter/collector/rangecache$$' && \
+	deps ./collector/records | must_not 'collector/records must import influx and the standard library only' -Ev '^memdump_exporter/(collector/records|influx)$$' && \
 	deps ./collector | must_not 'collector must not import cmd' memdump_exporter/cmd && \
 	deps ./cmd/memdump_exporter | must_not 'only tests and the demo may import influxtest' influxtest
 
 rules:
 	@$(call need,promtool)
-	@promtool check rules dashboards/alerts.yaml && promtool test rules dashboards/alerts_test.yaml
+	@promtool check rules dashboards/alerts.yaml && promtool test rules dashboards/alerts_test.yaml dashboards/alerts_days_test.yaml
 	@mkdir -p .cache/prometheus && cp deploy/compose/prometheus.yaml dashboards/alerts.yaml .cache/prometheus && \
 	promtool check config .cache/prometheus/prometheus.yaml
 

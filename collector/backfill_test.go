@@ -1,4 +1,4 @@
-package collector_test
+package collector
 
 import (
 	"context"
@@ -11,198 +11,291 @@ import (
 	"testing/synctest"
 	"time"
 
-	"memdump_exporter/collector"
-	"memdump_exporter/collector/ranges"
 	"memdump_exporter/influx"
+	"memdump_exporter/influx/influxtest"
 )
 
-// backfillParts are a part of each question of a backfill, and its answer: three dumps before
-// the first step at 1000 s, and four records until the last at 1030 s.
-var backfillParts = map[string]string{
-	`COUNT("sha256")`:     answerOf(`"value"`, `[0,3]`),
-	`SUM("gzip`:           answerOf(`"value"`, `[0,30]`),
-	`DESC LIMIT 1`:        answerOf(`"value"`, `[900000000000,"x"]`),
-	`GROUP BY "vmid"`:     `{"results":[{"series":[{"tags":{"vmid":"a"},"columns":["time","value"],"values":[[900000000000,"x"]]}]}]}`,
-	`SELECT "sha256","vm`: answerOf(`"sha256","vmid","gzip_size_bytes"`, `[1005000000000,"x","a",5],[1010000000000,"x","b",7],[1010000000001,null,"c",1],[1030000000000,"x",null,null]`),
-	`SHOW FIELD KEYS`:     fieldKeys("sha256", "gzip_size_bytes"),
-}
-
-func backfill(ctx context.Context, col *collector.Collector) (steps []collector.Step, err error) {
-	err = col.Backfill(ctx, collector.Backfill{From: time.Unix(1000, 0), To: time.Unix(1030, 0), Every: 10 * time.Second, Timeout: time.Second}, func(s collector.Step) error {
+// backfill returns the steps of a backfill.
+func backfill(ctx context.Context, e *Exporter, b Backfill) (steps []Step, err error) {
+	err = e.Backfill(ctx, b, func(s Step) error {
+		s.Values = slices.Clone(s.Values)
 		steps = append(steps, s)
 		return nil
 	})
 	return steps, err
 }
 
-var backfilled = []collector.Step{
-	{At: time.Unix(1000, 0), Dumps: 3, VMs: 1, Bytes: 30, LastNs: 900e9},
-	{At: time.Unix(1010, 0), Dumps: 5, VMs: 2, Bytes: 42, LastNs: 1010e9},
-	{At: time.Unix(1020, 0), Dumps: 5, VMs: 2, Bytes: 43, LastNs: 1010e9},
-	{At: time.Unix(1030, 0), Dumps: 6, VMs: 2, Bytes: 43, LastNs: 1030e9},
+// wantSteps compares each step with what a scrape at its time is by the truth.
+func wantSteps(t *testing.T, steps []Step, h *influxtest.History, b Backfill) {
+	t.Helper()
+	if want := int(b.To.Sub(b.From)/b.Every) + 1; len(steps) != want {
+		t.Errorf("%d steps, want %d", len(steps), want)
+	}
+	points := h.Points(influxtest.Dumps)
+	slices.Reverse(points) // oldest first
+	until := &influxtest.History{}
+	for i, step := range steps {
+		if want := b.From.Add(time.Duration(i) * b.Every); !step.At.Equal(want) {
+			t.Errorf("step %d is at %v, want %v", i, step.At, want)
+		}
+		for len(points) > 0 && points[0].TimeNs <= step.At.UnixNano() {
+			until.Add(points[0])
+			points = points[1:]
+		}
+		if i%11 > 1 && i < len(steps)-1 { // the truth counts all points afresh
+			continue
+		}
+		want := until.Truth(step.At.UnixNano(), time.Hour).Metrics()
+		for _, m := range step.Values {
+			if value, known := want[m.Name]; m.Known != known || known && m.Value != value {
+				t.Errorf("%v: %s is %v (known: %v), want %v (%v)", step.At, m.Name, m.Value, m.Known, value, known)
+			}
+		}
+	}
+}
+
+// TestBackfill: each step is what a scrape would have been, and the last one what a scrape is;
+// also where InfluxDB rejects a window, or takes too long for one.
+func TestBackfill(t *testing.T) {
+	h := influxtest.Believable(5, recordedNow)
+	for name, tt := range map[string]struct {
+		files   int
+		cost    time.Duration
+		timeout time.Duration
+		every   time.Duration
+		days    int
+	}{
+		"every hour":                   {every: time.Hour, days: 20, timeout: time.Minute},
+		"every five minutes":           {every: 5 * time.Minute, days: 2, timeout: time.Minute},
+		"steps longer than a window":   {every: 60 * time.Hour, days: 45, timeout: time.Minute},
+		"from before the first dump":   {every: 24 * time.Hour, days: 50, timeout: time.Minute},
+		"with a limit on files":        {every: 6 * time.Hour, days: 40, files: 20, timeout: time.Minute},
+		"with responses that are slow": {every: 6 * time.Hour, days: 40, cost: 100 * time.Millisecond, timeout: 5 * time.Second},
+		"with both":                    {every: 24 * time.Hour, days: 45, files: 50, cost: 100 * time.Millisecond, timeout: 5 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fake := &influxtest.Fake{}
+				for _, measurement := range []string{influxtest.Dumps, influxtest.Telemetry, influxtest.OlderTelemetry} {
+					fake.Add(h.Points(measurement)...)
+				}
+				e := newExporter(t, newClientOver(t, fake, influx.Config{}))
+				want := scrape(t, e)
+				fake.Statements()
+				if tt.files > 0 {
+					fake.LimitFiles(tt.files)
+				}
+				fake.SetCost(tt.cost)
+				b := Backfill{From: recordedNow.Add(-time.Duration(tt.days) * day), To: recordedNow, Every: tt.every, Timeout: tt.timeout}
+				steps, err := backfill(t.Context(), e, b)
+				if err != nil {
+					t.Fatal(err)
+				}
+				wantSteps(t, steps, h, b)
+				for _, m := range steps[len(steps)-1].Values {
+					if !m.Known {
+						t.Errorf("the last step has no %s", m.Name)
+					}
+					want.wantValue(t, m.Value, m.Name)
+				}
+				windows := max(1, tt.days)
+				if requests := len(fake.Statements()); (requests > windows+2) != (tt.files > 0 || tt.cost > 0) && tt.every <= day {
+					t.Errorf("%d requests for %d windows", requests, windows)
+				}
+			})
+		})
+	}
+}
+
+// TestBackfill_real: the last step equals a scrape of a real InfluxDB.
+func TestBackfill_real(t *testing.T) {
+	server := influxdb.Server(t)
+	h := influxtest.Believable(6, recordedNow)
+	server.MustStore(t, "backfill", h)
+	front := influxtest.LimitFiles(t, server.URL, "influxdb-3.8.3", 20)
+	front.Holds(h)
+	for mode, url := range map[string]string{"plain": server.URL, "with a limit on files": front.URL} {
+		t.Run(mode, func(t *testing.T) {
+			e := newExporter(t, newClient(t, url, "backfill"))
+			b := Backfill{From: recordedNow.Add(-10 * day), To: recordedNow, Every: 6 * time.Hour, Timeout: time.Minute}
+			steps, err := backfill(t.Context(), e, b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantSteps(t, steps, h, b)
+			got := scrape(t, e)
+			for _, m := range steps[len(steps)-1].Values {
+				got.wantValue(t, m.Value, m.Name)
+			}
+		})
+	}
+}
+
+// TestBackfill_edges: a dump counts from its time on, that time included; a metric has no value
+// before the first record that has its field.
+func TestBackfill_edges(t *testing.T) {
+	fake := &influxtest.Fake{}
+	fake.Add(aged(t, `mem_dumps,dom=a,vmid=1 sha256="x" 4m`, `mem_dumps,dom=a,vmid=1 sha256="x",gzip_size_bytes=5i 2m`,
+		`mem_dumps,dom=a,vmid=2 sha256="x" 1m59.999999999s`, `mem_dumps,dom=b,vmid=2 gzip_size_bytes=1i 30s`).Points(influxtest.Dumps)...)
+	e := newExporter(t, newClientOver(t, fake, influx.Config{}))
+	b := Backfill{From: recordedNow.Add(-5 * time.Minute), To: recordedNow.Add(30 * time.Second), Every: time.Minute, Timeout: time.Minute}
+	steps, err := backfill(t.Context(), e, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const none = -1
+	for i, want := range []map[string]float64{
+		{"dumps": 0, "dumped_vms": 0, "dumped_domains": 0, "dumps_compressed_bytes": none, "last_dump_timestamp_seconds": none},
+		{"dumps": 1, "dumped_vms": 1, "dumped_domains": 1, "dumps_compressed_bytes": none, "last_dump_timestamp_seconds": 1762857000 - 240},
+		{"dumps": 1, "dumped_vms": 1, "dumps_compressed_bytes": none},
+		{"dumps": 2, "dumped_vms": 1, "dumps_compressed_bytes": 5, "last_dump_timestamp_seconds": 1762857000 - 120},
+		{"dumps": 3, "dumped_vms": 2, "dumped_domains": 1, "dumps_compressed_bytes": 5},
+		{"dumps": 3, "dumped_vms": 2, "dumped_domains": 1, "dumps_compressed_bytes": 6},
+	} {
+		for _, m := range steps[i].Values {
+			if value, there := want[strings.TrimPrefix(m.Name, "memdump_")]; there && (m.Known != (value != none) || m.Known && m.Value != value) {
+				t.Errorf("step %d: %s is %v (known: %v), want %v", i, m.Name, m.Value, m.Known, value)
+			}
+		}
+	}
+	if len(steps) != 6 {
+		t.Errorf("%d steps, want 6", len(steps))
+	}
 }
 
 // TestBackfill_untrue: what fails, or can't be true, ends a backfill; it is never a step.
 func TestBackfill_untrue(t *testing.T) {
-	const fails, empty = `{"results":[{"error":"not executed"}]}`, `{"results":[{}]}`
-	records := func(rows string) string { return answerOf(`"sha256","vmid","gzip_size_bytes"`, rows) }
+	at := func(seconds float64) int64 {
+		return recordedNow.Add(time.Duration(seconds * float64(time.Second))).UnixNano()
+	}
+	columns := `"time","dom","vmid","sha256","gzip_size_bytes"`
+	const before, within = 0, 1 // the first step, and the steps
 	for name, tt := range map[string]struct {
-		part, answer, reason string
-		steps                []collector.Step
+		part   int
+		body   string // of the records; empty for none
+		reason string
+		steps  int
 	}{
-		"all is well":           {`SHOW FIELD KEYS`, fails, "", backfilled}, // which need not be asked for
-		"dumps fail":            {`COUNT("sha256")`, fails, "refused", nil},
-		"bytes fail":            {`SUM("gzip`, fails, "refused", nil},
-		"last dump fails":       {`DESC LIMIT 1`, fails, "refused", nil},
-		"VMs fail":              {`GROUP BY "vmid"`, fails, "refused", nil},
-		"records fail":          {`SELECT "sha256","vm`, fails, "refused", backfilled[:1]},
-		"not proven":            {`SHOW FIELD KEYS`, fails, "refused", nil},
-		"dumps overflow":        {`COUNT("sha256")`, answerOf(`"value"`, `[0,9223372036854775807]`), "out_of_range", nil},
-		"bytes overflow":        {`SUM("gzip`, answerOf(`"value"`, `[0,9223372036854775800]`), "out_of_range", nil},
-		"overflow in a step":    {`SELECT "sha256","vm`, records(`[1005000000000,"x","a",9223372036854775807],[1006000000000,"x","a",1]`), "out_of_range", backfilled[:1]},
-		"at no time":            {`SELECT "sha256","vm`, records(`["soon","x","a",1]`), "malformed", backfilled[:1]},
-		"at a time before":      {`SELECT "sha256","vm`, records(`[1000000000000,"x","a",1]`), "malformed", backfilled[:1]},
-		"at a time after":       {`SELECT "sha256","vm`, records(`[1030000000001,"x","a",1]`), "malformed", backfilled[:1]},
-		"size that is no size":  {`SELECT "sha256","vm`, records(`[1005000000000,"x","a","1"]`), "malformed", backfilled[:1]},
-		"nothing before, known": {`GROUP BY "vmid"`, empty, "", nil},
+		"no records":                 {within, noRows, "", 4},
+		"records before it fail":     {before, rejected, "refused", 0},
+		"records fail":               {within, rejected, "refused", 1},
+		"a response that ends early": {within, `{"results":[{"series":[`, "truncated", 1},
+		"a record at no time":        {within, rowsOf(columns, `["soon","a","1","x",1]`), "malformed", 1},
+		"a record at a time before":  {within, rowsOf(columns, fmt.Sprintf(`[%d,"a","1","x",1]`, at(0))), "malformed", 1},
+		"a record at a time after":   {within, rowsOf(columns, fmt.Sprintf(`[%d,"a","1","x",1]`, at(30)+1)), "malformed", 1},
+		"a size that is a text":      {within, rowsOf(columns, fmt.Sprintf(`[%d,"a","1","x","1"]`, at(5))), "malformed", 1},
+		"a size below zero":          {within, rowsOf(columns, fmt.Sprintf(`[%d,"a","1","x",-1]`, at(5))), "out_of_range", 1},
+		"sizes that overflow": {within, rowsOf(columns, fmt.Sprintf(`[%d,"a","1","x",9223372036854775807],[%d,"a","1","x",1]`, at(5), at(15))),
+			"out_of_range", 2},
+		"names that are not UTF-8": {within, rowsOf(columns, fmt.Sprintf("[%d,\"a\ufffd\",\"1\",\"x\",1]", at(15))), "out_of_range", 2},
 	} {
 		t.Run(name, func(t *testing.T) {
-			server := newServer(t, func(statement string) string {
-				for part, answer := range backfillParts {
-					switch {
-					case !strings.Contains(statement, part):
-					case name == "not proven" && part == `DESC LIMIT 1`:
-						return empty
-					case part == tt.part:
-						return tt.answer
-					default:
-						return answer
-					}
+			m := newMemory(t)
+			m.respond = func(statement string) string {
+				switch {
+				case !strings.Contains(statement, historyColumns):
+					return ""
+				case strings.Contains(statement, "time >=") == (tt.part == within):
+					return tt.body
 				}
-				return fails
-			})
-			steps, err := backfill(t.Context(), newCollector(t, newClient(t, server, "db")))
-			if tt.reason == "" && err != nil || tt.reason != "" && (err == nil || !strings.Contains(err.Error(), tt.reason)) {
+				return noRows
+			}
+			e := m.exporter(t)
+			b := Backfill{From: recordedNow, To: recordedNow.Add(30 * time.Second), Every: 10 * time.Second, Timeout: time.Second}
+			steps, err := backfill(t.Context(), e, b)
+			if (err != nil) != (tt.reason != "") || err != nil && Reason(err) != tt.reason {
 				t.Errorf("%v, want %q", err, tt.reason)
 			}
-			switch {
-			case name == "nothing before, known":
-				if len(steps) != 4 || steps[0].VMs != 0 || steps[3].VMs != 2 {
-					t.Errorf("%+v", steps)
-				}
-			case strings.HasSuffix(name, "overflow"): // at a step, or at the one before the records
-				if len(steps) > 1 {
-					t.Errorf("%+v", steps)
-				}
-			case !slices.Equal(steps, tt.steps):
-				t.Errorf("%+v, want %+v", steps, tt.steps)
+			if len(steps) != tt.steps {
+				t.Errorf("%d steps, want %d", len(steps), tt.steps)
 			}
 		})
 	}
 }
 
-// TestBackfill_ends: a step that can't be written ends it, and a gateway is not asked.
-func TestBackfill_ends(t *testing.T) {
-	full := errors.New("the disk is full")
-	col := newCollector(t, newClient(t, newServer(t, func(statement string) string {
-		for part, answer := range backfillParts {
-			if strings.Contains(statement, part) {
-				return answer
+// TestBackfill_refused: where there is nothing to be told, no file is made.
+func TestBackfill_refused(t *testing.T) {
+	b := Backfill{From: recordedNow.Add(-time.Hour), To: recordedNow, Every: time.Minute, Timeout: time.Second}
+	for name, tt := range map[string]struct {
+		fields string // the response about them
+		api    influx.API
+		want   string
+		steps  bool // before the error
+	}{
+		"no measurement":           {fields: noRows, want: "measurement_missing", steps: true},
+		"no sha256":                {fields: fieldKeys("ok", "boolean"), want: "field_missing", steps: true},
+		"a field of two types":     {fields: fieldKeys("sha256", "string", "sha256", "float"), want: "type_conflict"},
+		"a size that is a text":    {fields: fieldKeys("sha256", "string", "raw_size_bytes", "string"), want: "type_conflict"},
+		"fields that are rejected": {fields: rejected, want: "refused"},
+		"a v3-query gateway":       {api: influx.APIV3Query, want: "there is no history in a v3-query gateway"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fake := &influxtest.Fake{}
+			fake.Intercept(func(r *http.Request) (*http.Response, error) {
+				if strings.HasPrefix(r.URL.Query().Get("q"), "SHOW") {
+					return influxtest.FakeResponse(r, http.StatusOK, tt.fields), nil
+				}
+				return influxtest.FakeResponse(r, http.StatusOK, noRows), nil
+			})
+			steps, err := backfill(t.Context(), newExporter(t, newClientOver(t, fake, influx.Config{API: tt.api})), b)
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("%v, want %s", err, tt.want)
 			}
-		}
-		return `{}`
-	}), "db"))
-	for want := range 4 {
+			if (len(steps) > 0) != tt.steps {
+				t.Errorf("%d steps before that", len(steps))
+			}
+		})
+	}
+}
+
+// TestBackfill_ends: a step that can't be written ends a backfill, and so does its context.
+func TestBackfill_ends(t *testing.T) {
+	b := Backfill{From: recordedNow.Add(-48 * time.Hour), To: recordedNow, Every: time.Hour, Timeout: time.Second}
+	full := errors.New("the disk is full")
+	for _, at := range []int{1, 2, 30} {
 		n := 0
-		err := col.Backfill(t.Context(), collector.Backfill{From: time.Unix(1000, 0), To: time.Unix(1030, 0), Every: 10 * time.Second, Timeout: time.Minute}, func(collector.Step) error {
-			if n++; n > want {
+		err := newMemory(t).exporter(t).Backfill(t.Context(), b, func(Step) error {
+			if n++; n == at {
 				return full
 			}
 			return nil
 		})
-		if !errors.Is(err, full) || n != want+1 {
-			t.Errorf("%d steps, %v", n, err)
+		if !errors.Is(err, full) || n != at {
+			t.Errorf("%v after %d steps, want %d", err, n, at)
 		}
 	}
-	var asked []string
-	gateway := newCollector(t, gatewayClient(t, gatewayServer(t, &asked, func(string) string { return `{"results":[{}]}` })))
-	if steps, err := backfill(t.Context(), gateway); err == nil || len(steps) > 0 || slices.Contains(asked, "/query") {
-		t.Errorf("%v, %v, asked %q", steps, err, asked)
-	}
-}
-
-type roundTrip func(*http.Request) (*http.Response, error)
-
-func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
-
-// TestBackfill_slow: what takes longer than a request may is asked in parts, as long as there is
-// time at all.
-func TestBackfill_slow(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		rows := map[int64]string{1005e9: `"x","a",5`, 1010e9: `"x","b",7`, 1010e9 + 1: `null,"c",1`, 1030e9: `"x",null,null`}
-		longest, hung := int64(15*time.Second), 0
-		client, err := influx.New(influx.Config{URL: "http://memory", Database: "db", Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
-			statement := r.URL.Query().Get("q")
-			for part, answer := range backfillParts {
-				if !strings.Contains(statement, part) {
-					continue
-				}
-				if _, of, ok := strings.Cut(statement, `"gzip_size_bytes" FROM "mem_dumps" WHERE time >= `); ok {
-					var from, to int64
-					if _, err := fmt.Sscanf(of, "%d AND time < %d", &from, &to); err != nil || to-from > longest {
-						hung++
-						return hangs("", r)
-					}
-					var within []string
-					for ns, row := range rows {
-						if from <= ns && ns < to {
-							within = append(within, fmt.Sprintf("[%d,%s]", ns, row))
-						}
-					}
-					answer = answerOf(`"sha256","vmid","gzip_size_bytes"`, strings.Join(within, ","))
-				}
-				return says(http.StatusOK, answer)("", r)
-			}
-			return says(http.StatusNoContent, "")("", r)
-		})})
-		if err != nil {
-			t.Fatal(err)
+	ctx, cancel := context.WithCancel(t.Context())
+	n := 0
+	err := newMemory(t).exporter(t).Backfill(ctx, b, func(Step) error {
+		if n++; n == 30 {
+			cancel()
 		}
-		col := collectorAt(t, client, ranges.Auto, &clock{time.Now()})
-		if steps, err := backfill(t.Context(), col); err != nil || !slices.Equal(steps, backfilled) || hung == 0 {
-			t.Errorf("%d questions hung, %+v, %v", hung, steps, err)
-		}
-		rows[1009e9] = `"x","a",9223372036854775807`
-		longest = int64(3 * time.Second)
-		if steps, err := backfill(t.Context(), col); err == nil || !strings.Contains(err.Error(), "out_of_range") || len(steps) != 1 {
-			t.Errorf("a step that overflows from part to part: %+v, %v", steps, err)
-		}
-		longest, hung = 0, 0
-		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
-		defer cancel()
-		if steps, err := backfill(ctx, col); err == nil || len(steps) != 1 || hung != 1 {
-			t.Errorf("with no time left: %d questions hung, %+v, %v", hung, steps, err)
-		}
+		return nil
 	})
+	if Reason(err) != "canceled" {
+		t.Errorf("%v, want canceled", err)
+	}
 }
 
-// TestBackfill_parts: parts of the time before that add up to more than 64 bits hold are none.
-func TestBackfill_parts(t *testing.T) {
-	asked := 0
-	client, err := influx.New(influx.Config{URL: "http://memory", Database: "db", Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
-		statement := r.URL.Query().Get("q")
-		if !strings.Contains(statement, `COUNT("sha256")`) {
-			return says(http.StatusNoContent, "")("", r)
+// TestBackfill_metrics: a step has all metrics about dumps, in the order of the table.
+func TestBackfill_metrics(t *testing.T) {
+	e := newMemory(t).exporter(t)
+	var want []string
+	for _, q := range queries {
+		for _, m := range q.metrics {
+			if q.source == dumps {
+				want = append(want, m.name)
+			}
 		}
-		if asked++; asked == 1 {
-			return says(http.StatusBadRequest, `{"error":"query would exceed file limit of 432"}`)("", r)
-		}
-		return says(http.StatusOK, answerOf(`"value"`, `[0,9223372036854775807]`))("", r)
-	})})
-	if err != nil {
-		t.Fatal(err)
 	}
-	if steps, err := backfill(t.Context(), collectorAt(t, client, ranges.Auto, &clock{recordedNow})); err == nil || !strings.Contains(err.Error(), "out_of_range") || len(steps) > 0 || asked != 3 {
-		t.Errorf("asked %d times: %v, %v", asked, steps, err)
+	var got []string
+	for _, m := range e.BackfillMetrics() {
+		got = append(got, m.Name)
+		if m.Help == "" || m.Known {
+			t.Errorf("%+v", m)
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -6,204 +6,462 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
+	"iter"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/go-kit/log"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"memdump_exporter/collector"
-	"memdump_exporter/collector/ranges"
 	"memdump_exporter/influx"
 	"memdump_exporter/influx/influxtest"
 )
 
-// What a scrape costs, measured on a real InfluxDB: `make bench` writes the table.
+// What a scrape costs, measured on every real InfluxDB that runs here: `make bench` writes the
+// tables.
 var (
-	costTable = flag.String("cost.table", "", "file to write the table to")
-	costScale = flag.Float64("cost.scale", 1, "share of the points to write, for a try")
+	costTable  = flag.String("cost.table", "", "file to write the tables to")
+	costDumps  = flag.Int("cost.dumps", 1_000_000, "the largest number of dumps")
+	costVMs    = flag.Int("cost.vms", 1000, "the largest number of VMs with telemetry")
+	costFronts = flag.Bool("cost.fronts", true, "measure behind a front with the costs of InfluxDB 3")
 )
 
 const (
-	year        = 365 * 24 * time.Hour
-	costEvery   = 15 * time.Second // between two scrapes, by the collector's clock
-	costDumpVMs = 500
+	costYear     = 365 * 24 * time.Hour
+	costInterval = 15 * time.Second // between two scrapes, by the exporter's clock
+	costDumpVMs  = 500
+	costDatabase = "cost"
+	costTimeout  = 10 * time.Second // of a scrape
+	// costPerFile is what InfluxDB 3 Core 3.6.0 takes for each Parquet file, and costFileLimit
+	// how many it reads.
+	costPerFile   = 750 * time.Microsecond
+	costFileLimit = 432
 )
 
-// steps are by the collector's clock in the last hour of the data, so that the newest
-// ranges hold what they would hold in use.
-func costClock(end time.Time) *clock { return &clock{end.Add(-time.Hour)} }
+// costReport is the text of the table.
+type costReport struct {
+	t    *testing.T
+	text strings.Builder
+}
+
+func (r *costReport) add(format string, args ...any) {
+	fmt.Fprintf(&r.text, format+"\n", args...)
+	r.t.Logf(format, args...)
+}
 
 func TestCost(t *testing.T) {
-	server := influxtest.MustStart(t)
-	end := time.Now()
-	if err := server.Exec(t.Context(), "CREATE DATABASE cost"); err != nil {
+	report := &costReport{t: t}
+	report.add("Written by `make bench` on %s, %s/%s, %d cores, %s. It is one run on one machine, so read the ratios. Dumps of %d VMs over a year; "+
+		"telemetry every 5 s for 24 h; a scrape each 15 s by the exporter's clock. The peer sends the six statements of the Python service in one request, as json_exporter does.\n",
+		time.Now().UTC().Format(time.DateOnly), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version(), costDumpVMs)
+	specs, missing, err := influxtest.Available(t.Context(), os.Stderr)
+	if err != nil {
 		t.Fatal(err)
 	}
-	var report strings.Builder
-	say := func(format string, args ...any) {
-		fmt.Fprintf(&report, format, args...)
-		t.Logf(strings.TrimSuffix(format, "\n"), args...)
+	for _, spec := range specs {
+		t.Run(spec.Name, func(t *testing.T) { costOfServer(t, report, spec) })
 	}
-	sizes := []int{1e3, 1e4, 1e5, 1e6}
-	var times []int64
-	for _, n := range sizes {
-		times = writeDumps(t, server, n, year, end)
+	for _, line := range missing {
+		report.add("Not measured: %s.", line)
 	}
-	// As many a day as the million of a year, for less long.
-	ages := []int{4, 40}
-	daily := func(days int) int { return 1_000_000 / 365 * days }
-	for _, days := range ages {
-		writeDumps(t, server, daily(days), time.Duration(days)*24*time.Hour, end)
+	if *costFronts {
+		t.Run("file limit", func(t *testing.T) { costBehindLimit(t, report, specs[0]) })
 	}
-	for _, vms := range []int{100, 1000} {
-		writeTelemetry(t, server, vms, end)
+	if *costTable == "" {
+		return
 	}
-	settle(t, server)
+	page, err := os.ReadFile(*costTable)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const begin = "<!-- make bench -->\n"
+	text, _, found := strings.Cut(string(page), begin)
+	if !found {
+		t.Fatalf("%s has no line %q", *costTable, begin)
+	}
+	if err := os.WriteFile(*costTable, []byte(text+begin+report.text.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
 
-	say("# What a scrape costs\n\nWritten by `make bench` on %s, %s/%s, %d cores, %s: one run on one machine, so read the ratios. ", end.UTC().Format(time.DateOnly), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version())
-	say("A real InfluxDB 1.7.11 on loopback; dumps of %d VMs; telemetry every 5 s for 24 h (scale %v). A scrape each 15 s by the collector's clock.\n\n", costDumpVMs, *costScale)
-	trip, exposition := floor(t, server)
-	say("The floor: one HTTP round trip (GET /ping) %v; a fixed exposition over HTTP %v.\n\n", trip, exposition)
-	say("| dumps | VMs with telemetry | ranges | scrape, p50 | × round trip | InfluxDB's CPU | our CPU | requests | scrape / slowest request |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n")
-	results := map[string]cost{}
-	row := func(n, vms int, mode ranges.Mode, scrapes int) {
-		c := measure(t, server, n, vms, mode, scrapes, end)
-		results[fmt.Sprint(n, "/", vms, "/", mode)] = c
-		say("| %d | %d | %s | %v | %.0f | %v | %v | %.1f | %.2f |\n", n, vms, mode, c.wall.Round(10*time.Microsecond), float64(c.wall)/float64(trip),
-			c.influxd.Round(10*time.Microsecond), c.own.Round(10*time.Microsecond), c.questions, c.overSlowest)
+// costOfServer measures steady scrapes and their peer on one server.
+func costOfServer(t *testing.T, report *costReport, spec influxtest.ServerSpec) {
+	server := spec.MustStart(t)
+	end := time.Now()
+	if err := server.CreateDatabase(t.Context(), costDatabase); err != nil {
+		t.Fatal(err)
+	}
+	var sizes, fleets []int
+	for n := 1000; n <= *costDumps; n *= 10 {
+		sizes = append(sizes, n)
+		writeDumps(t, server, n, costYear, end)
+	}
+	for n := 100; n <= *costVMs; n *= 10 {
+		fleets = append(fleets, n)
+		writeTelemetry(t, server, n, 24*time.Hour, end)
+	}
+	awaitRest(t, server)
+	report.add("\n## InfluxDB %s\n", spec.Name)
+	report.add("| dumps | VMs with telemetry | first scrape | a scrape, p50 | InfluxDB's CPU | our CPU | requests | settled ranges | peer, p50 | its InfluxDB CPU | CPU, ours / peer's |")
+	report.add("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+	row := func(dumps, vms int) {
+		c := measureCost(t, server, dumps, vms, end)
+		report.add("| %d | %d | %v | %v | %v | %v | %.1f | %d | %v | %v | %.2f |", dumps, vms, c.first.Round(time.Millisecond), c.wall.Round(10*time.Microsecond),
+			c.influxd.Round(10*time.Microsecond), c.own.Round(10*time.Microsecond), c.requests, c.ranges, c.peer.Round(10*time.Microsecond),
+			c.peerCPU.Round(10*time.Microsecond), float64(c.influxd)/float64(c.peerCPU))
 	}
 	for _, n := range sizes {
-		row(n, 100, ranges.Whole, max(10, min(100, int(1e6/n))))
-		row(n, 100, ranges.Cached, 230)
+		row(n, fleets[0])
 	}
-	row(1e3, 1000, ranges.Whole, 20)
-	row(1e3, 1000, ranges.Cached, 230)
-	for _, days := range ages {
-		row(daily(days), 100, ranges.Whole, 20)
-		row(daily(days), 100, ranges.Cached, 230)
+	for _, n := range fleets[1:] {
+		row(sizes[0], n)
 	}
-	ratio := func(a, b string) float64 { return float64(results[a].influxd) / float64(results[b].influxd) }
-	say("\nInfluxDB's CPU, cached: 1e6 dumps / 1e3 dumps = %.2f; telemetry of 1000 VMs / of 100 = %.2f. Whole: %.2f and %.2f.\n",
-		ratio("1000000/100/cached", "1000/100/cached"), ratio("1000/1000/cached", "1000/100/cached"),
-		ratio("1000000/100/whole", "1000/100/whole"), ratio("1000/1000/whole", "1000/100/whole"))
-	say("\nWith age, at %d dumps a day: a year / %d days = %.2f cached, %.2f whole. (The rows of %d and %d dumps are those of %d and %d days; all others are of a year.)\n", daily(1), ages[0],
-		ratio("1000000/100/cached", fmt.Sprint(daily(ages[0]), "/100/cached")), ratio("1000000/100/whole", fmt.Sprint(daily(ages[0]), "/100/whole")),
-		daily(ages[0]), daily(ages[1]), ages[0], ages[1])
+}
 
-	front := influxtest.LimitFiles(t, server.URL, "influxdb-3.8.3", 432)
-	front.HoldsAt(dumpsOf(1e6), times)
-	col, _ := costCollector(t, front.URL, 1e6, 100, ranges.Auto, costClock(end))
-	scrapes, begin := 0, time.Now()
-	for up := 0.0; up == 0; scrapes++ {
-		up = gauges(scrapeWithin(t, col, 10*time.Second))["memdump_up"]
-		if scrapes > 100 {
-			t.Fatal("never whole")
+// cost is that of one scrape.
+type cost struct {
+	first, wall, influxd, own time.Duration
+	requests                  float64
+	ranges                    int
+	peer, peerCPU             time.Duration
+}
+
+func measureCost(t *testing.T, server *influxtest.Server, dumps, vms int, end time.Time) (c cost) {
+	t.Helper()
+	now := &costClock{now: end.Add(-time.Hour)}
+	e, db := costExporter(t, server.URL, server.Token, dumpsOf(dumps), telemetryOf(vms), now)
+	handler := e.Handler(collector.HandlerConfig{Self: prometheus.NewRegistry(), Timeouts: collector.Timeouts{Default: time.Minute}})
+	begin := time.Now()
+	costScrape(t, handler)
+	c.first = time.Since(begin)
+	// The history, where it is used, has been loaded by the end of the second scrape.
+	for range 5 {
+		now.advance(costInterval)
+		costScrape(t, handler)
+	}
+	runtime.GC()
+	db.requests.Store(0)
+	scrapes := 40
+	var walls []time.Duration
+	influxd, own := cpuOf(t, server.Pid()), ownCPU(t)
+	for range scrapes {
+		begin := time.Now()
+		costScrape(t, handler)
+		walls = append(walls, time.Since(begin))
+		now.advance(costInterval)
+	}
+	c.wall = costMedian(walls)
+	c.influxd = (cpuOf(t, server.Pid()) - influxd) / time.Duration(scrapes)
+	c.own = (ownCPU(t) - own) / time.Duration(scrapes)
+	c.requests = float64(db.requests.Load()) / float64(scrapes)
+	for _, h := range e.Histories() {
+		if !h.Full {
+			c.ranges += h.Ranges
 		}
 	}
-	questions, refused := front.Asked()
-	say("\nA start on 1e6 dumps behind a file limit of 432, with 10 s for a scrape: whole after %d scrape(s), %v, %d requests, %d of them refused.\n", scrapes, time.Since(begin).Round(10*time.Millisecond), questions, refused)
+	c.peer, c.peerCPU = measurePeer(t, server, dumps, vms, end)
+	return c
+}
 
-	say("\n%s\n", memory(t, 10_000, 32))
-	if *costTable != "" {
-		if err := os.WriteFile(*costTable, []byte(report.String()), 0o644); err != nil {
+// measurePeer sends the six statements in one request.
+func measurePeer(t *testing.T, server *influxtest.Server, dumps, vms int, end time.Time) (wall, influxd time.Duration) {
+	t.Helper()
+	d, v := strconv.Quote(dumpsOf(dumps)), strconv.Quote(telemetryOf(vms))
+	statements := []string{
+		"SELECT COUNT(sha256) FROM " + d,
+		`SELECT COUNT(s) FROM (SELECT LAST(sha256) AS s FROM ` + d + ` GROUP BY vmid)`,
+		"SELECT SUM(gzip_size_bytes) FROM " + d,
+		"SELECT MEAN(duration_sec) FROM " + d,
+		"SELECT LAST(sha256) FROM " + d,
+		fmt.Sprintf(`SELECT COUNT(c) FROM (SELECT LAST(cpu) AS c FROM %s WHERE time > %d GROUP BY "VMID")`, v, end.Add(-25*time.Hour).UnixNano()),
+	}
+	target := server.URL + "/query?" + url.Values{"db": {costDatabase}, "q": {strings.Join(statements, ";")}}.Encode()
+	const requests = 10
+	var walls []time.Duration
+	before := cpuOf(t, server.Pid())
+	for range requests {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, target, nil)
+		if err != nil {
 			t.Fatal(err)
 		}
+		if server.Token != "" {
+			request.Header.Set("Authorization", "Token "+server.Token)
+		}
+		begin := time.Now()
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(response.Body)
+		response.Body.Close()
+		if err != nil || strings.Contains(string(body), `"error"`) {
+			t.Fatalf("the peer's request failed: %v: %.300s", err, body)
+		}
+		walls = append(walls, time.Since(begin))
 	}
+	return costMedian(walls), (cpuOf(t, server.Pid()) - before) / requests
+}
+
+// costBehindLimit measures the start behind a front that has the file limit of InfluxDB 3 Core,
+// and its cost for each file.
+func costBehindLimit(t *testing.T, report *costReport, spec influxtest.ServerSpec) {
+	server := spec.MustStart(t)
+	end := time.Now()
+	if err := server.CreateDatabase(t.Context(), costDatabase); err != nil {
+		t.Fatal(err)
+	}
+	report.add("\n## Behind a front that costs what InfluxDB 3 Core 3.6.0 does\n")
+	report.add("A file limit of %d, %v for each file that a request reads, one request a core; in front of a real InfluxDB %s. One dump in each ten minutes. Scrapes have %v and come one a minute, or when the one before has ended.\n",
+		costFileLimit, costPerFile, spec.Name, costTimeout)
+	report.add("| dumps over | files | telemetry | complete with scrape | after | files' cost until then | requests | rejected | our memory | a later scrape | its files' cost |")
+	report.add("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+	for _, c := range []struct {
+		name string
+		days int
+		vms  int
+	}{
+		{"35 days", 35, 0}, {"35 days", 35, 100}, {"a year", 365, 0},
+	} {
+		n := c.days * 144
+		measurement := fmt.Sprint("every_ten_minutes_", c.days)
+		times := writeRegularDumps(t, server, measurement, n, end)
+		front := influxtest.LimitFiles(t, server.URL, "influxdb-3.6.0", costFileLimit)
+		front.SetCost(costPerFile)
+		front.HoldsAt(measurement, times)
+		telemetry := telemetryOf(max(c.vms, 1))
+		if c.vms > 0 {
+			writeTelemetry(t, server, c.vms, 24*time.Hour, end)
+			front.HoldsAt(telemetry, everyTenMinutes(24*time.Hour, end))
+		} else {
+			writeTelemetry(t, server, 1, time.Hour, end)
+		}
+		now := &costClock{now: end.Add(-time.Minute)}
+		e, _ := costExporter(t, front.URL, server.Token, measurement, telemetry, now)
+		handler := e.Handler(collector.HandlerConfig{Self: prometheus.NewRegistry(), Timeouts: collector.Timeouts{Default: costTimeout, Offset: 500 * time.Millisecond}})
+		begin, scrapes := time.Now(), 1
+		for ; tryScrape(t, handler)["memdump_up"] != 1; scrapes++ {
+			if time.Since(begin) > 10*time.Minute {
+				t.Fatalf("%s: not complete", c.name)
+			}
+			now.advance(time.Second)
+		}
+		took, spent := time.Since(begin), front.Spent()
+		requests, rejected := front.Asked()
+		memory := heapInUse()
+		now.advance(time.Minute)
+		costScrape(t, handler)
+		now.advance(time.Minute)
+		before, beginLater := front.Spent(), time.Now()
+		costScrape(t, handler)
+		later := time.Since(beginLater)
+		report.add("| %s | %d | %d VMs | %d | %v | %v | %d | %d | %.1f MiB | %v | %v |", c.name, n, c.vms, scrapes, took.Round(10*time.Millisecond),
+			spent.Round(10*time.Millisecond), requests, rejected, float64(memory)/(1<<20), later.Round(time.Millisecond), (front.Spent() - before).Round(time.Millisecond))
+		e.Close()
+	}
+}
+
+func heapInUse() uint64 {
+	runtime.GC()
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return stats.HeapInuse
+}
+
+// costClock is a clock that tests advance.
+type costClock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (c *costClock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *costClock) advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+// countingDatabase counts requests.
+type countingDatabase struct {
+	*influx.Client
+	requests atomic.Int64
+}
+
+func (d *countingDatabase) Rows(ctx context.Context, r influx.Request) iter.Seq2[influx.Row, error] {
+	d.requests.Add(1)
+	return d.Client.Rows(ctx, r)
+}
+
+func costExporter(t *testing.T, url, token, dumps, telemetry string, now *costClock) (*collector.Exporter, *countingDatabase) {
+	t.Helper()
+	config := influx.Config{URL: url, Database: costDatabase, UserAgent: "bench", Transport: influx.NewTransport(nil)}
+	if token != "" {
+		config.Token = func() (string, error) { return token, nil }
+	}
+	client, err := influx.New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db := &countingDatabase{Client: client}
+	e := collector.New(collector.Config{
+		Database: db, DumpsMeasurement: dumps, TelemetryMeasurements: []string{telemetry}, TelemetryLookback: 24 * time.Hour,
+		DumpsAllowedLateness: 24 * time.Hour, TelemetryAllowedLateness: 5 * time.Minute, Logger: log.NewNopLogger(), Now: now.Now,
+	})
+	t.Cleanup(e.Close)
+	return e, db
+}
+
+func costScrape(t *testing.T, handler http.Handler) {
+	t.Helper()
+	if up := tryScrape(t, handler)["memdump_up"]; up != 1 {
+		t.Fatalf("memdump_up %v", up)
+	}
+}
+
+// tryScrape returns the metrics without labels.
+func tryScrape(t *testing.T, handler http.Handler) map[string]float64 {
+	t.Helper()
+	w := httptest.NewRecorder()
+	handler.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
+	metrics := make(map[string]float64)
+	for line := range strings.Lines(w.Body.String()) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if v, err := strconv.ParseFloat(value, 64); err == nil {
+			metrics[name] = v
+		}
+	}
+	return metrics
+}
+
+func costMedian(all []time.Duration) time.Duration {
+	slices.Sort(all)
+	return all[len(all)/2]
 }
 
 func dumpsOf(n int) string       { return fmt.Sprint("dumps_", n) }
 func telemetryOf(vms int) string { return fmt.Sprint("telemetry_", vms) }
 
-// writeDumps writes n dumps spread over a span, and returns their times.
-func writeDumps(t *testing.T, server *influxtest.Server, n int, span time.Duration, end time.Time) (times []int64) {
+// writeDumps writes n dumps spread over a span.
+func writeDumps(t *testing.T, server *influxtest.Server, n int, span time.Duration, end time.Time) {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(uint64(n), 1))
-	written := max(1, int(float64(n)**costScale))
-	lines := make(chan string, 1000)
-	stored := store(t, server, lines)
-	for i := range written {
-		at := end.Add(-span).Add(time.Duration(float64(span) / float64(written) * (float64(i) + rng.Float64()))).UnixNano()
-		times = append(times, at)
-		vm := rng.IntN(costDumpVMs)
-		lines <- fmt.Sprintf(`%s,dom=vm-%d,vmid=%d sha256="%016x%016x%016x%016x",duration_sec=%d.5,gzip_size_bytes=%di,ctime=%d,mtime=%d,atime=%d,dump_path="/var/lib/memdump/vm-%d/%d.gz" %d`,
-			dumpsOf(n), vm, 1000+vm, rng.Uint64(), rng.Uint64(), rng.Uint64(), rng.Uint64(), 10+rng.IntN(100), rng.Int64N(1<<34), at/1e9, at/1e9, at/1e9, vm, at, at)
-	}
-	close(lines)
-	stored.Wait()
+	writeLines(t, server, func(yield func(string) bool) {
+		for i := range n {
+			at := end.Add(-span).Add(time.Duration(float64(span) / float64(n) * (float64(i) + rng.Float64()))).UnixNano()
+			if !yield(dumpLine(dumpsOf(n), rng.IntN(costDumpVMs), at, rng)) {
+				return
+			}
+		}
+	})
+}
+
+// writeRegularDumps writes a dump for each ten minutes, and returns their times.
+func writeRegularDumps(t *testing.T, server *influxtest.Server, measurement string, n int, end time.Time) []int64 {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(uint64(n), 3))
+	times := everyTenMinutes(time.Duration(n)*10*time.Minute, end)
+	writeLines(t, server, func(yield func(string) bool) {
+		for i, at := range times {
+			if !yield(dumpLine(measurement, i%costDumpVMs, at, rng)) {
+				return
+			}
+		}
+	})
 	return times
 }
 
-func writeTelemetry(t *testing.T, server *influxtest.Server, vms int, end time.Time) {
-	t.Helper()
-	rng := rand.New(rand.NewPCG(uint64(vms), 2))
-	lines := make(chan string, 1000)
-	stored := store(t, server, lines)
-	every := time.Duration(float64(5*time.Second) / *costScale)
-	for at := end.Add(-24 * time.Hour); at.Before(end); at = at.Add(every) {
-		for vm := range vms {
-			lines <- fmt.Sprintf(`%s,VMID=%d,name=vm-%d,uuid=%08d-0000-4000-a000-000000000000 cpu=%d.5,mem=%d %d`, telemetryOf(vms), 1000+vm, vm, vm, rng.IntN(100), rng.IntN(1e6), at.UnixNano()+int64(vm))
-		}
+func everyTenMinutes(span time.Duration, end time.Time) (times []int64) {
+	for at := end.Add(-span); at.Before(end); at = at.Add(10 * time.Minute) {
+		times = append(times, at.UnixNano())
 	}
-	close(lines)
-	stored.Wait()
+	return times
 }
 
-// store writes what comes, two requests at a time.
-func store(t *testing.T, server *influxtest.Server, lines <-chan string) *sync.WaitGroup {
-	var writers sync.WaitGroup
-	for range 2 {
-		writers.Go(func() {
-			batch := make([]string, 0, 5000)
-			flush := func() {
-				for try := 0; ; try++ { // its cache may be full until it has written a file
-					err := server.Write(context.Background(), "cost", batch)
-					if err == nil {
-						break
-					}
-					if try > 60 {
-						t.Error(err)
-						break
-					}
-					time.Sleep(time.Second)
+func dumpLine(measurement string, vm int, at int64, rng *rand.Rand) string {
+	return fmt.Sprintf(`%s,dom=vm-%d,vmid=%d sha256="%016x%016x%016x%016x",duration_sec=%d.5,gzip_size_bytes=%di,ctime=%d,mtime=%d,atime=%d,dump_path="/var/lib/memdump/vm-%d/%d.gz" %d`,
+		measurement, vm, 1000+vm, rng.Uint64(), rng.Uint64(), rng.Uint64(), rng.Uint64(), 10+rng.IntN(100), rng.Int64N(1<<34), at/1e9, at/1e9, at/1e9, vm, at, at)
+}
+
+func writeTelemetry(t *testing.T, server *influxtest.Server, vms int, span time.Duration, end time.Time) {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(uint64(vms), 2))
+	writeLines(t, server, func(yield func(string) bool) {
+		for at := end.Add(-span); at.Before(end); at = at.Add(5 * time.Second) {
+			for vm := range vms {
+				if !yield(fmt.Sprintf(`%s,VMID=%d,name=vm-%d,uuid=%08d-0000-4000-a000-000000000000 cpu=%d.5,mem=%d %d`,
+					telemetryOf(vms), 1000+vm, vm, vm, rng.IntN(100), rng.IntN(1e6), at.UnixNano()+int64(vm))) {
+					return
+				}
+			}
+		}
+	})
+}
+
+// writeLines writes lines in batches. InfluxDB rejects a write while its cache is full: the
+// write is repeated.
+func writeLines(t *testing.T, server *influxtest.Server, lines iter.Seq[string]) {
+	t.Helper()
+	const maxTries = 60
+	for batch := range batches(lines, 5000) {
+		var err error
+		for try := 0; try < maxTries; try++ {
+			if err = server.Write(t.Context(), costDatabase, batch); err == nil {
+				break
+			}
+			awaitRest(t, server)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func batches(lines iter.Seq[string], size int) iter.Seq[[]string] {
+	return func(yield func([]string) bool) {
+		batch := make([]string, 0, size)
+		for line := range lines {
+			if batch = append(batch, line); len(batch) == size {
+				if !yield(batch) {
+					return
 				}
 				batch = batch[:0]
 			}
-			for line := range lines {
-				if batch = append(batch, line); len(batch) == cap(batch) {
-					flush()
-				}
-			}
-			if len(batch) > 0 {
-				flush()
-			}
-		})
+		}
+		if len(batch) > 0 {
+			yield(batch)
+		}
 	}
-	return &writers
 }
 
-// settle waits until InfluxDB has nothing more to compact.
-func settle(t *testing.T, server *influxtest.Server) {
+// awaitRest waits until InfluxDB has nothing more to compact: less than a tenth of a core for
+// ten seconds, or five minutes at most.
+func awaitRest(t *testing.T, server *influxtest.Server) {
 	t.Helper()
-	for quiet, waited := 0, 0; quiet < 5; waited++ {
+	ticker := time.NewTicker(2 * time.Second)
+	defer ticker.Stop()
+	for quiet, waited := 0, 0; quiet < 5 && waited < 150; waited++ {
 		before := cpuOf(t, server.Pid())
-		time.Sleep(2 * time.Second)
-		if quiet++; cpuOf(t, server.Pid())-before > 100*time.Millisecond {
+		<-ticker.C
+		if quiet++; cpuOf(t, server.Pid())-before > 200*time.Millisecond {
 			quiet = 0
-		}
-		if waited > 300 {
-			t.Fatal("InfluxDB does not come to rest")
 		}
 	}
 }
@@ -234,103 +492,4 @@ func ownCPU(t *testing.T) time.Duration {
 		t.Fatal(err)
 	}
 	return time.Duration(use.Utime.Nano() + use.Stime.Nano())
-}
-
-// timed notes how long each request took.
-type timed struct {
-	*influx.Client
-	mu    sync.Mutex
-	count int
-	worst time.Duration
-}
-
-func (d *timed) Query(ctx context.Context, q influx.Request, row func(influx.Row) error) error {
-	begin := time.Now()
-	err := d.Client.Query(ctx, q, row)
-	took := time.Since(begin)
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.count++
-	d.worst = max(d.worst, took)
-	return err
-}
-
-func costCollector(t *testing.T, url string, n, vms int, mode ranges.Mode, c *clock) (*collector.Collector, *timed) {
-	t.Helper()
-	db := &timed{Client: newClient(t, url, "cost")}
-	col := collector.New(collector.Config{
-		Database: db, DumpsMeasurement: dumpsOf(n), TelemetryMeasurement: telemetryOf(vms), TelemetryLookback: 24 * time.Hour,
-		Ranges: mode, DumpsSettle: 24 * time.Hour, Logger: log.NewNopLogger(), Now: c.Now,
-	})
-	return col, db
-}
-
-type cost struct {
-	wall, influxd, own     time.Duration // each of one scrape
-	questions, overSlowest float64
-}
-
-func measure(t *testing.T, server *influxtest.Server, n, vms int, mode ranges.Mode, scrapes int, end time.Time) (c cost) {
-	t.Helper()
-	now := costClock(end)
-	col, db := costCollector(t, server.URL, n, vms, mode, now)
-	for range 3 {
-		if up := gauges(scrapeWithin(t, col, time.Minute))["memdump_up"]; up != 1 {
-			t.Fatalf("%d dumps, %d VMs, %s: %q", n, vms, mode, failed(col))
-		}
-		now.now = now.now.Add(costEvery)
-	}
-	runtime.GC()
-	db.count = 0
-	var walls, over []float64
-	influxd, own := cpuOf(t, server.Pid()), ownCPU(t)
-	for range scrapes {
-		db.worst = 0
-		begin := time.Now()
-		families := scrapeWithin(t, col, time.Minute)
-		wall := time.Since(begin)
-		if gauges(families)["memdump_up"] != 1 {
-			t.Fatal(failed(col))
-		}
-		walls = append(walls, float64(wall))
-		over = append(over, float64(wall)/float64(db.worst))
-		now.now = now.now.Add(costEvery)
-	}
-	return cost{
-		wall:        time.Duration(median(walls)),
-		influxd:     (cpuOf(t, server.Pid()) - influxd) / time.Duration(scrapes),
-		own:         (ownCPU(t) - own) / time.Duration(scrapes),
-		questions:   float64(db.count) / float64(scrapes),
-		overSlowest: median(over),
-	}
-}
-
-func median(values []float64) float64 {
-	slices.Sort(values)
-	return values[len(values)/2]
-}
-
-// floor is what nothing can be quicker than: one trip to InfluxDB, one fixed answer.
-func floor(t *testing.T, server *influxtest.Server) (trip, exposition time.Duration) {
-	t.Helper()
-	registry := prometheus.NewRegistry()
-	for i := range 20 {
-		registry.MustRegister(prometheus.NewGauge(prometheus.GaugeOpts{Name: fmt.Sprint("fixed_", i), Help: "Fixed."}))
-	}
-	fixed := httptest.NewServer(promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	defer fixed.Close()
-	time := func(url string) time.Duration {
-		var took []float64
-		for range 200 {
-			begin := time.Now()
-			resp, err := http.Get(url)
-			if err != nil {
-				t.Fatal(err)
-			}
-			resp.Body.Close()
-			took = append(took, float64(time.Since(begin)))
-		}
-		return time.Duration(median(took)).Round(time.Microsecond)
-	}
-	return time(server.URL + "/ping"), time(fixed.URL)
 }

@@ -3,95 +3,97 @@ package collector
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/go-kit/log/level"
 
-	"memdump_exporter/collector/ranges"
 	"memdump_exporter/influx"
 )
 
 // repeatLog is how often a failure that goes on is logged.
 const repeatLog = time.Hour
 
-// Status is how the last run of one query went.
+// Status is the last result of one query.
 type Status struct {
-	Query  string // value of the label {query}
-	Gauge  string // name of the gauge
-	Asked  bool   // false before the first scrape
+	Query  string // value of the label query
+	Ran    bool   // false before the first scrape
 	Err    error  // nil when it succeeded
-	Reason string // its name, as in the label {reason}
+	Reason string // value of the label reason
 	Took   time.Duration
 	At     time.Time // when it ended
-	Ranges ranges.State
+	Ranges int       // the query is split into; 0 while that is unknown
 
 	failures int       // in a row, for the same reason
 	logged   time.Time // when the last of them was
 }
 
-// Statuses returns how the last run of each query went, in the order of the table.
-// It asks nothing.
-func (c *Collector) Statuses() []Status {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	all := make([]Status, 0, len(c.figures))
-	for _, f := range c.figures {
-		status := c.last[f.query]
-		status.Query, status.Gauge = f.query, f.name
+// statusLog has the last status of each query.
+type statusLog struct {
+	mu   sync.Mutex
+	last map[string]Status // by query
+}
+
+// Statuses returns the last result of each query, in the order of the table. It makes no
+// request.
+func (e *Exporter) Statuses() []Status {
+	e.status.mu.Lock()
+	defer e.status.mu.Unlock()
+	all := make([]Status, 0, len(e.queries))
+	for _, q := range e.queries {
+		status := e.status.last[q.name]
+		status.Query = q.name
 		all = append(all, status)
 	}
 	return all
 }
 
-// note keeps how a run of a query went, counts its failure, and logs what is news.
-func (c *Collector) note(f figure, a answer, end time.Time) {
-	status := Status{Asked: true, Err: a.err, Took: a.took, At: end, Ranges: a.ranges}
-	c.mu.Lock()
-	before := c.last[f.query]
-	if status.Ranges.Ranges == 0 { // not said
+// record stores a result, counts its failure, and logs what is new.
+func (e *Exporter) record(r result) {
+	status := Status{Ran: true, Err: r.err, Took: r.took, At: e.config.Now(), Ranges: r.ranges}
+	e.status.mu.Lock()
+	if e.status.last == nil {
+		e.status.last = make(map[string]Status)
+	}
+	before := e.status.last[r.query.name]
+	if status.Ranges == 0 {
 		status.Ranges = before.Ranges
 	}
-	if a.err != nil {
-		status.Reason = reasonOf(a.err)
+	if r.err != nil {
+		status.Reason = Reason(r.err)
 		if status.failures = 1; status.Reason == before.Reason {
 			status.failures, status.logged = before.failures+1, before.logged
 		}
 	}
-	news := end.Sub(status.logged) >= repeatLog
+	news := status.At.Sub(status.logged) >= repeatLog
 	if news {
-		status.logged = end
+		status.logged = status.At
 	}
-	c.last[f.query] = status
-	c.mu.Unlock()
+	e.status.last[r.query.name] = status
+	e.status.mu.Unlock()
 
-	fields := []any{"query", f.query, "took", a.took, "ranges", status.Ranges.Ranges}
-	if ranged := status.Ranges.Ranged; ranged != before.Ranges.Ranged {
-		_ = level.Info(c.Logger).Log(append([]any{"msg", map[bool]string{
-			true:  "asking in ranges of time from now on, as the whole was refused or took too long",
-			false: "asking as a whole again",
-		}[ranged]}, fields...)...)
-	}
+	fields := []any{"query", r.query.name, "took", r.took, "ranges", status.Ranges}
 	switch {
-	case a.err != nil:
-		c.errors.WithLabelValues(f.query, status.Reason).Inc()
-		c.logFailure(a.err, news, append([]any{"msg", "query failed", "reason", status.Reason, "in_a_row", status.failures}, fields...)...)
+	case r.err != nil:
+		e.errors.WithLabelValues(r.query.name, status.Reason).Inc()
+		e.logFailure(r.err, news, append([]any{"msg", "query failed", "reason", status.Reason, "in_a_row", status.failures}, fields...)...)
 	case before.Err != nil && !errors.Is(before.Err, influx.ErrCanceled):
-		_ = level.Info(c.Logger).Log(append([]any{"msg", "query succeeds again", "after_failures", before.failures}, fields...)...)
+		_ = level.Info(e.config.Logger).Log(append([]any{"msg", "query succeeds again", "after_failures", before.failures}, fields...)...)
 	default:
-		_ = level.Debug(c.Logger).Log(append([]any{"msg", "query done"}, fields...)...)
+		_ = level.Debug(e.config.Logger).Log(append([]any{"msg", "query succeeded"}, fields...)...)
 	}
 }
 
-// logFailure says what failed: a viewer or scraper that left is no news, nor is what
-// has been said; and a panic is counted and comes with its stack.
-func (c *Collector) logFailure(err error, news bool, fields ...any) {
-	logger := level.Debug(c.Logger)
+// logFailure logs a failure: at level debug where it has been logged already, or where the
+// client has left. A panic is counted and logged with its stack.
+func (e *Exporter) logFailure(err error, news bool, fields ...any) {
+	logger := level.Debug(e.config.Logger)
 	if news && !errors.Is(err, influx.ErrCanceled) {
-		logger = level.Error(c.Logger)
+		logger = level.Error(e.config.Logger)
 	}
 	fields = append(fields, "err", err)
 	if panicked := (*panicError)(nil); errors.As(err, &panicked) {
-		c.panics.Inc()
+		e.panics.Inc()
 		fields = append(fields, "panic", fmt.Sprintf("%.200q", panicked.value), "stack", string(panicked.stack))
 	}
 	_ = logger.Log(fields...)

@@ -1,63 +1,118 @@
-package collector_test
+package collector
 
 import (
-	"bytes"
-	"context"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/go-kit/log"
 	"github.com/go-kit/log/level"
 
-	"memdump_exporter/collector"
-	"memdump_exporter/collector/ranges"
 	"memdump_exporter/influx"
+	"memdump_exporter/influx/influxtest"
 )
 
-// TestLog: a failure is logged when it begins, when its reason changes, once an hour
-// while it goes on, and when it ends; never once for each scrape.
-func TestLog(t *testing.T) {
-	var failure error
-	var lines bytes.Buffer
-	c := &clock{recordedNow}
-	db := newFake(t, func(_ context.Context, statement string) (bool, error) {
-		return failure != nil && strings.Contains(statement, sumOfBytes), failure
-	})
-	col := collector.New(collector.Config{
-		Database: db, DumpsMeasurement: "mem_dumps", TelemetryMeasurement: "vm_info", TelemetryLookback: 24 * time.Hour, Ranges: ranges.Whole,
-		Logger: level.NewFilter(log.NewLogfmtLogger(&lines), level.AllowInfo()), Now: func() time.Time { return c.now },
-	})
+// TestStatus_log: a failure is logged when it begins, when its reason changes, once an hour while
+// it goes on, and when it ends; never once a scrape.
+func TestStatus_log(t *testing.T) {
+	const failed = "level=error msg=\"query failed\" reason=%reason% in_a_row=%n% query=compressed_bytes took=0s ranges=1 err=%err%\n"
+	line := strings.NewReplacer
+	var logged lines
+	now := newClock(recordedNow)
+	m := newMemory(t)
+	body := ""
+	m.respond = func(statement string) string {
+		if strings.Contains(statement, sumOfBytes) {
+			return body
+		}
+		return ""
+	}
+	e := m.exporter(t, at(now), func(c *Config) { c.Logger = level.NewFilter(&logged, level.AllowInfo()) })
+	const refused = `"refused: the server returned \"not executed\""`
 	for _, step := range []struct {
 		scrapes int
-		failure error
+		body    string
 		want    string
 	}{
-		{1, nil, ""},
-		{61, &influx.Error{Kind: influx.ErrServer, Text: "\"a\nb\""}, `level=error msg="query failed" reason=server_error in_a_row=1 query=compressed_bytes took=0s ranges=1 err="server_error: the server returned \"a\nb\""
-level=error msg="query failed" reason=server_error in_a_row=61 query=compressed_bytes took=0s ranges=1 err="server_error: the server returned \"a\nb\""
-`},
-		{2, &influx.Error{Kind: influx.ErrTruncated}, `level=error msg="query failed" reason=truncated in_a_row=1 query=compressed_bytes took=0s ranges=1 err=truncated
-`},
-		{2, nil, `level=info msg="query succeeds again" after_failures=2 query=compressed_bytes took=0s ranges=1
-`},
-		{2, &influx.Error{Kind: influx.ErrCanceled}, ""},
-		{2, nil, ""},
+		{1, "", ""},
+		{61, rejected, line("%reason%", "refused", "%n%", "1", "%err%", refused).Replace(failed) +
+			line("%reason%", "refused", "%n%", "61", "%err%", refused).Replace(failed)},
+		{2, `{"results":[{"partial":true}]}`, line("%reason%", "truncated", "%n%", "1",
+			"%err%", `"truncated: the response is marked as partial"`).Replace(failed)},
+		{2, "", "level=info msg=\"query succeeds again\" after_failures=2 query=compressed_bytes took=0s ranges=1\n"},
+		{2, "", ""},
+		{2, `{"results":[{"error":"a\nlevel=info msg=forged"}]}`, line("%reason%", "refused", "%n%", "1",
+			"%err%", `"refused: the server returned \"a\\nlevel=info msg=forged\""`).Replace(failed)},
 	} {
-		failure = step.failure
-		lines.Reset()
+		body = step.body
+		begin := len(logged.String())
 		for range step.scrapes {
-			scrape(t, col)
-			c.now = c.now.Add(time.Minute)
+			scrape(t, e)
+			now.set(now.Now().Add(time.Minute))
 		}
 		got := ""
-		for line := range strings.Lines(lines.String()) {
-			if strings.Contains(line, "query=compressed_bytes") { // the telemetry of other times is not recorded
+		for line := range strings.Lines(logged.String()[begin:]) {
+			if strings.Contains(line, "query=compressed_bytes") { // the telemetry is of one time
 				got += line
 			}
 		}
 		if got != step.want {
-			t.Errorf("%v\n got: %s\nwant: %s", step.failure, got, step.want)
+			t.Errorf("%d scrapes with %q\n got: %s\nwant: %s", step.scrapes, step.body, got, step.want)
 		}
 	}
+}
+
+// TestStatuses: the last result of each query, in the order of the table.
+func TestStatuses(t *testing.T) {
+	m := newMemory(t)
+	fails := false
+	m.respond = func(statement string) string {
+		if fails && strings.Contains(statement, sumOfBytes) {
+			return rejected
+		}
+		return ""
+	}
+	now := newClock(time.Now())
+	e := m.exporter(t, at(now))
+	for i, status := range e.Statuses() {
+		if status.Query != e.queries[i].name || status.Ran {
+			t.Errorf("before the first scrape: %+v", status)
+		}
+	}
+	scrape(t, e)
+	for _, status := range e.Statuses() {
+		if !status.Ran || status.Err != nil || status.Reason != "" || status.Ranges != 1 || !status.At.Equal(now.Now()) {
+			t.Errorf("after a scrape: %+v", status)
+		}
+	}
+	fails = true
+	now.set(now.Now().Add(time.Minute))
+	scrape(t, e)
+	for _, status := range e.Statuses() {
+		wantReason := ""
+		if status.Query == "compressed_bytes" {
+			wantReason = "refused"
+		}
+		if status.Reason != wantReason || (status.Err != nil) != (wantReason != "") || status.Ranges != 1 || !status.At.Equal(now.Now()) {
+			t.Errorf("after a failure: %+v", status)
+		}
+	}
+}
+
+// TestStatus_inspection: what people look at counts for no metric about queries.
+func TestStatus_inspection(t *testing.T) {
+	fake := &influxtest.Fake{} // without a measurement
+	e := newExporter(t, newClientOver(t, fake, influx.Config{}))
+	ctx, cancel := contextWithin(t, time.Minute)
+	defer cancel()
+	for _, q := range e.Inspect(ctx).Queries {
+		if q.Reason != "measurement_missing" {
+			t.Errorf("%s: %v", q.Query, q.Err)
+		}
+	}
+	for _, status := range e.Statuses() {
+		if status.Ran {
+			t.Errorf("%s counts as a scrape", status.Query)
+		}
+	}
+	scrape(t, e).wantValue(t, 1, "memdump_query_errors_total", "query", "dumps", "reason", "measurement_missing")
 }

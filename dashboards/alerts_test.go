@@ -1,7 +1,7 @@
 // Package dashboards holds what reads our metrics: rules for Prometheus and a dashboard for
-// Grafana. Promtool tests the rules (make rules), a real Prometheus answers the expressions
-// of both (make test-prometheus); the tests here hold both against the README's table of
-// metrics and the runbooks. It must not know how a metric comes to be.
+// Grafana. Promtool tests the rules (make rules), a real Prometheus evaluates the expressions
+// of both (make test-prometheus); the tests here compare both with the README's table of
+// metrics and with the runbooks. It must not depend on how a metric is made.
 package dashboards
 
 import (
@@ -22,7 +22,7 @@ func read(t *testing.T, file string) string {
 	return string(text)
 }
 
-// uncommented is a YAML file without its comments, where words prove nothing.
+// uncommented is a YAML file without its comments, in which names prove nothing.
 func uncommented(t *testing.T, file string) string {
 	t.Helper()
 	return regexp.MustCompile(`(?m)^ *#.*\n`).ReplaceAllString(read(t, file), "")
@@ -33,8 +33,11 @@ var (
 	firesAt  = regexp.MustCompile(`eval_time: (\d+)m\n +alertname: (\w+)\n +exp_alerts:(?: &\w+)?\n +- exp_labels: \{severity: (\w+)[,}]`)
 )
 
-// TestAlerts: each alert has a severity, words, a runbook, and in alerts_test.yaml a place
-// where it fires and is still silent just before.
+// ruleTests are promtool's tests of the rules.
+var ruleTests = []string{"alerts_test.yaml", "alerts_days_test.yaml"}
+
+// TestAlerts: each alert has a severity, descriptions, a runbook, and in ruleTests a place where
+// it fires and is still silent just before.
 func TestAlerts(t *testing.T) {
 	alerts, runbooks := uncommented(t, "alerts.yaml"), read(t, "../docs/runbooks.md")
 	blocks := strings.Split(alerts, "- alert: ")[1:]
@@ -66,7 +69,7 @@ func TestAlerts(t *testing.T) {
 	}
 
 	fires := make(map[string]bool)
-	for _, group := range strings.Split(uncommented(t, "alerts_test.yaml"), "  - name: ")[1:] {
+	for _, group := range strings.Split(uncommented(t, ruleTests[0])+uncommented(t, ruleTests[1]), "  - name: ")[1:] {
 		title, _, _ := strings.Cut(group, "\n")
 		silent := make(map[string]bool)
 		for _, found := range silentAt.FindAllStringSubmatch(group, -1) {
@@ -84,7 +87,7 @@ func TestAlerts(t *testing.T) {
 		}
 		if strings.HasPrefix(title, "the database is away") {
 			for name := range severity {
-				// What the exporter says of itself is known then, too.
+				// The exporter's metrics about itself are there, too.
 				if name != "MemdumpInfluxDBUnreadable" && name != "MemdumpScrapeNearTimeout" && !silent[name+" 3900"] {
 					t.Errorf("%q does not show what becomes of %s", title, name)
 				}
@@ -93,7 +96,7 @@ func TestAlerts(t *testing.T) {
 	}
 	for name := range severity {
 		if !fires[name] {
-			t.Errorf("alerts_test.yaml does not show %s firing", name)
+			t.Errorf("%q do not show %s firing", ruleTests, name)
 		}
 	}
 }
@@ -111,7 +114,7 @@ func mustAtoi(t *testing.T, digits string) int {
 // have, and no label that this one does not have.
 func TestAlerts_metrics(t *testing.T) {
 	labels := metrics(t)
-	for _, file := range []string{"alerts.yaml", "alerts_test.yaml"} {
+	for _, file := range append([]string{"alerts.yaml"}, ruleTests...) {
 		named := regexp.MustCompile(`\b(memdump_[a-z_]+)(\{[^}]*\})?`).FindAllStringSubmatch(uncommented(t, file), -1)
 		if len(named) == 0 {
 			t.Errorf("%s names no metric", file)

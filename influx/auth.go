@@ -2,6 +2,7 @@ package influx
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"strconv"
@@ -15,7 +16,7 @@ type Secret func() (string, error)
 // Scheme is the authentication scheme of the header Authorization.
 type Scheme string
 
-// SchemeAuto is Basic for a user, and for a token the one that the server accepts.
+// SchemeAuto is Basic for a user, Bearer for a JWT, and Token for any other token.
 const (
 	SchemeAuto   Scheme = "auto"
 	SchemeBasic  Scheme = "Basic"
@@ -105,19 +106,35 @@ func (c *Client) authorize(req *http.Request) (secrets, error) {
 	return secrets{credentials, secret}, nil
 }
 
-// scheme is the one that the server takes (influxtest: recording auth): 2.x takes
-// "Token" and refuses "Bearer"; 3.x takes both; 1.x takes "Token user:password", or a
-// JWT as "Bearer"; a user goes out as Basic everywhere.
+// scheme returns the configured scheme, or one that every InfluxDB accepts (influxtest:
+// recording auth): Basic for a user; Bearer for a JWT, which 1.x accepts in no other way; Token
+// for any other token, including user:password on 1.7 and later. 2.x rejects Bearer.
 func (c *Client) scheme(token string) Scheme {
 	switch {
 	case c.config.Scheme != SchemeAuto:
 		return c.config.Scheme
 	case c.config.Username != "":
 		return SchemeBasic
+	case isJWT(token):
+		return SchemeBearer
 	}
-	if known := c.server.Load(); known != nil &&
-		(known.Major == 2 || known.Major == 1 && strings.Contains(token, ":")) {
-		return SchemeToken
+	return SchemeToken
+}
+
+// isJWT reports whether a token is a signed JSON Web Token (RFC 7519, RFC 7515): three
+// base64url parts, the first of which is a JSON object with the signature's algorithm.
+func isJWT(token string) bool {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return false
 	}
-	return SchemeBearer
+	var header map[string]any
+	for i, part := range parts {
+		decoded, err := base64.RawURLEncoding.DecodeString(part)
+		if err != nil || i == 0 && json.Unmarshal(decoded, &header) != nil {
+			return false
+		}
+	}
+	_, ok := header["alg"]
+	return ok
 }

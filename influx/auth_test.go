@@ -1,11 +1,11 @@
 package influx_test
 
 import (
-	"context"
 	"encoding/base64"
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"testing"
 
 	"memdump_exporter/influx"
@@ -14,7 +14,8 @@ import (
 
 func secret(text string) influx.Secret { return func() (string, error) { return text, nil } }
 
-// TestAuth_recordings: each scheme that a server accepts, as recorded.
+// TestAuth_recordings: each scheme that a server accepts, as recorded. Nothing but the
+// query is sent: no scheme depends on an earlier response.
 func TestAuth_recordings(t *testing.T) {
 	const token = "s3cr3t-t0k3n"
 	for _, tt := range []struct {
@@ -26,82 +27,94 @@ func TestAuth_recordings(t *testing.T) {
 		{"influxdb-1.7.11", influx.Config{Username: "root", Password: secret(token), Scheme: influx.SchemeToken}, true},
 		{"influxdb-1.7.11", influx.Config{Token: secret("root:" + token)}, true},
 		{"influxdb-1.7.11", influx.Config{Token: secret("root:" + token), Scheme: influx.SchemeBasic}, true},
-		{"influxdb-1.7.11", influx.Config{Token: secret(token)}, false},
+		{"influxdb-1.7.11", influx.Config{Token: secret(token), Scheme: influx.SchemeBearer}, false},
 		{"influxdb-2.7.12", influx.Config{Token: secret(token)}, true},
 		{"influxdb-2.7.12", influx.Config{Username: "any", Password: secret(token)}, true},
 		{"influxdb-2.7.12", influx.Config{Token: secret(token), Scheme: influx.SchemeBearer}, false},
 		{"influxdb-3.6.0", influx.Config{Token: secret(token)}, true},
-		{"influxdb-3.6.0", influx.Config{Token: secret(token), Scheme: influx.SchemeToken}, true},
+		{"influxdb-3.6.0", influx.Config{Token: secret(token), Scheme: influx.SchemeBearer}, true},
 		{"influxdb-3.6.0", influx.Config{Username: "any", Password: secret(token)}, true},
 		{"influxdb-3.8.3", influx.Config{Token: secret(token)}, true},
-		{"influxdb-3.8.3", influx.Config{Token: secret(token), Scheme: influx.SchemeToken}, true},
+		{"influxdb-3.8.3", influx.Config{Token: secret(token), Scheme: influx.SchemeBearer}, true},
 		{"influxdb-3.8.3", influx.Config{Username: "any", Password: secret(token)}, true},
 	} {
-		recording := influxtest.MustLoad(t, tt.server, "auth")
-		replay := influxtest.Serve(t, recording)
+		replay := influxtest.Serve(t, influxtest.MustLoad(t, tt.server, "auth"))
 		replay.Token = token
-		replay.Also(identityOf(t, recording)) // /ping is recorded with some credentials only
 		transport := influx.NewTransport(nil)
 		tt.config.URL, tt.config.Database, tt.config.Transport = replay.URL, "a", transport
 		client, err := influx.New(tt.config)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := client.Identify(t.Context()); err != nil {
-			t.Errorf("%s: %v", tt.server, err)
-		}
-		rows, err := collect(t, client, `SELECT COUNT("sha256") AS "value" FROM "mem_dumps"`)
-		if tt.wants && (err != nil || len(rows) != 1) || !tt.wants && !errors.Is(err, influx.ErrUnauthorized) && len(replay.Unknown()) == 0 {
+		const statement = `SELECT COUNT("sha256") AS "value" FROM "mem_dumps"`
+		rows, err := collect(t, client, statement)
+		if tt.wants && (err != nil || len(rows) != 1) || !tt.wants && !errors.Is(err, influx.ErrUnauthorized) || len(replay.Unknown()) > 0 {
 			t.Errorf("%s, scheme %q, user %q: %v, %v; not recorded: %q", tt.server, tt.config.Scheme, tt.config.Username, rows, err, replay.Unknown())
+		}
+		if got := replay.Requests(); !slices.Equal(got, []string{statement}) {
+			t.Errorf("%s, scheme %q: requests %q, want the query only", tt.server, tt.config.Scheme, got)
 		}
 		transport.CloseIdleConnections()
 	}
 }
 
-// TestAuth_header: the header Authorization for each kind of credentials.
+// jwt returns a token with a header and a payload, as RFC 7519 writes it.
+func jwt(header string) string {
+	part := base64.RawURLEncoding.EncodeToString
+	return part([]byte(header)) + "." + part([]byte(`{"username":"memdump","exp":4102444800}`)) + "." + part([]byte("\xff\xfe signature"))
+}
+
+// TestAuth_header: the header Authorization for each kind of credentials, whatever the server
+// and the API are.
 func TestAuth_header(t *testing.T) {
 	basic := func(pair string) string { return "Basic " + base64.StdEncoding.EncodeToString([]byte(pair)) }
-	for _, tt := range []struct {
-		version string
-		config  influx.Config
-		want    string
+	const noSignature = "eyJhbGciOiJub25lIn0.eyJpc3MiOiJqb2UifQ." // RFC 7519, 6.1, shortened
+	signed := jwt(`{"typ":"JWT","alg":"HS256"}`)
+	for name, tt := range map[string]struct {
+		config influx.Config
+		want   string
 	}{
-		{"1.8.10", influx.Config{}, ""},
-		{"1.8.10", influx.Config{Token: secret("")}, ""},
-		{"1.8.10", influx.Config{Username: "u"}, basic("u:")},
-		{"v2.7.1", influx.Config{Token: secret("t")}, "Token t"},
-		{"v2.7.1", influx.Config{Token: secret("t"), Scheme: influx.SchemeBasic}, basic("token:t")},
-		{"3.1.0", influx.Config{Token: secret("t")}, "Bearer t"},
-		{"", influx.Config{Token: secret("t")}, "Bearer t"},
-		{"unknown", influx.Config{Token: secret("u:p")}, "Token u:p"},
-		{"1.8.10", influx.Config{Token: secret("t")}, "Bearer t"},
-		{"3.1.0", influx.Config{Token: secret("a:b")}, "Bearer a:b"},
-		{"3.1.0", influx.Config{Username: "u v", Password: secret("p q")}, basic("u v:p q")},
+		"none":                          {influx.Config{}, ""},
+		"empty token":                   {influx.Config{Token: secret("")}, ""},
+		"user":                          {influx.Config{Username: "u"}, basic("u:")},
+		"user and password":             {influx.Config{Username: "u v", Password: secret("p q")}, basic("u v:p q")},
+		"user, JWT for a password":      {influx.Config{Username: "u", Password: secret(signed)}, basic("u:" + signed)},
+		"user as Token":                 {influx.Config{Username: "u", Password: secret("p"), Scheme: influx.SchemeToken}, "Token u:p"},
+		"token":                         {influx.Config{Token: secret("t")}, "Token t"},
+		"token of 3.x":                  {influx.Config{Token: secret("apiv3_k5R-x.y_z")}, "Token apiv3_k5R-x.y_z"},
+		"token of 2.x":                  {influx.Config{Token: secret("Zm9v-_YmFy==")}, "Token Zm9v-_YmFy=="},
+		"user:password":                 {influx.Config{Token: secret("u:p")}, "Token u:p"},
+		"token as Basic":                {influx.Config{Token: secret("t"), Scheme: influx.SchemeBasic}, basic("token:t")},
+		"token as Bearer":               {influx.Config{Token: secret("t"), Scheme: influx.SchemeBearer}, "Bearer t"},
+		"JWT":                           {influx.Config{Token: secret(signed)}, "Bearer " + signed},
+		"JWT without signature":         {influx.Config{Token: secret(noSignature)}, "Bearer " + noSignature},
+		"JWT as Token":                  {influx.Config{Token: secret(signed), Scheme: influx.SchemeToken}, "Token " + signed},
+		"three parts":                   {influx.Config{Token: secret("a.b.c")}, "Token a.b.c"},
+		"three parts, no alg":           {influx.Config{Token: secret(jwt(`{"typ":"JWT"}`))}, "Token " + jwt(`{"typ":"JWT"}`)},
+		"three parts, no object":        {influx.Config{Token: secret(jwt(`["alg"]`))}, "Token " + jwt(`["alg"]`)},
+		"three parts, not base64url":    {influx.Config{Token: secret("eyJhbGciOiJub25lIn0.a+b/.c")}, "Token eyJhbGciOiJub25lIn0.a+b/.c"},
+		"two parts of a JWT":            {influx.Config{Token: secret("eyJhbGciOiJub25lIn0.e30")}, "Token eyJhbGciOiJub25lIn0.e30"},
+		"JWT with another part (a JWE)": {influx.Config{Token: secret(signed + ".e30.e30")}, "Token " + signed + ".e30.e30"},
 	} {
-		var got string
-		url := influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) {
-			if r.URL.Path == "/ping" && tt.version == "" {
-				http.NotFound(w, r)
-				return
+		for _, api := range []influx.API{influx.APIInfluxQL, influx.APIV3Query} {
+			var got []string
+			url := influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) {
+				got = append(got, r.Header.Get("Authorization"))
+				_, _ = io.WriteString(w, whole)
+			})
+			transport := influx.NewTransport(nil)
+			tt.config.URL, tt.config.Database, tt.config.Transport = url, "db", transport
+			client, err := influx.New(tt.config)
+			if err != nil {
+				t.Fatal(err)
 			}
-			w.Header().Set("X-Influxdb-Version", tt.version)
-			got = r.Header.Get("Authorization")
-			_, _ = io.WriteString(w, whole)
-		})
-		transport := influx.NewTransport(nil)
-		tt.config.URL, tt.config.Database, tt.config.Transport = url, "db", transport
-		client, err := influx.New(tt.config)
-		if err != nil {
-			t.Fatal(err)
+			err = drain(client.Rows(t.Context(), influx.Request{Statement: "SELECT 1", API: api}))
+			_, _ = client.Identify(t.Context())
+			if err != nil || !slices.Equal(got, []string{tt.want, tt.want}) {
+				t.Errorf("%s, %s: %q, %v; want %q, also for /ping", name, api, got, err, tt.want)
+			}
+			transport.CloseIdleConnections()
 		}
-		_, _ = client.Identify(t.Context())
-		if _, err := count(context.Background(), client, 0); err != nil || got != tt.want {
-			t.Errorf("%s, %+v: %q, %v; want %q", tt.version, tt.config, got, err, tt.want)
-		}
-		if api := client.API(); (api == influx.APIInfluxQL) != (tt.version != "") {
-			t.Errorf("%s: the API is %s", tt.version, api)
-		}
-		transport.CloseIdleConnections()
 	}
 }
 
@@ -112,60 +125,5 @@ func TestAuth_control(t *testing.T) {
 		if _, err := count(t.Context(), newClient(t, url, "db", text), 0); !errors.Is(err, influx.ErrCredentials) {
 			t.Errorf("%q: %v, want credentials", text, err)
 		}
-	}
-}
-
-// TestAuth_gateway: the API of a gateway is used after its first success, until it fails.
-func TestAuth_gateway(t *testing.T) {
-	failing, pings := false, 0
-	url := influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/pre/ping" {
-			pings++
-		}
-		switch {
-		case r.URL.Path != "/pre/api/v3/query":
-			http.NotFound(w, r)
-		case failing:
-			http.Error(w, "no", http.StatusInternalServerError)
-		default:
-			if want := "/pre/api/v3/query?db=db&q=SELECT+1"; r.URL.RequestURI() != want {
-				t.Errorf("requested %s, want %s", r.URL.RequestURI(), want)
-			}
-			w.Header().Set("X-Influxdb-Version", "1.8.10") // of the InfluxDB behind it
-			_, _ = io.WriteString(w, whole)
-		}
-	})
-	client := newClient(t, url+"/pre", "db", "")
-	if got := client.API(); got != influx.APIInfluxQL {
-		t.Errorf("before the first request: %s", got)
-	}
-	for range 2 {
-		if server, err := client.Identify(t.Context()); err != nil || server.Major != 0 {
-			t.Errorf("%+v, %v", server, err)
-		}
-	}
-	if got := client.API(); got != influx.APIAuto {
-		t.Errorf("a server without /ping: %s", got)
-	}
-	gateway := func() (err error) {
-		for _, err = range client.Rows(t.Context(), influx.Request{Statement: "SELECT 1", API: influx.APIV3Query}) {
-		}
-		return err
-	}
-	for range 2 {
-		if err := gateway(); err != nil || client.API() != influx.APIV3Query {
-			t.Errorf("%v, %s", err, client.API())
-		}
-		if _, err := client.Identify(t.Context()); err != nil || pings != 1 {
-			t.Errorf("%v after %d pings, want one", err, pings)
-		}
-	}
-	failing = true
-	if err := gateway(); !errors.Is(err, influx.ErrServer) || client.API() == influx.APIV3Query {
-		t.Errorf("%v, %s", err, client.API())
-	}
-	client, err := influx.New(influx.Config{URL: url, Database: "db", API: influx.APIV3Query, Transport: influx.NewTransport(nil)})
-	if err != nil || client.API() != influx.APIV3Query {
-		t.Errorf("%v, and the API is not the one that was set", err)
 	}
 }

@@ -8,24 +8,17 @@ package influx
 
 import (
 	"context"
-	"crypto/tls"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
+	"strings"
 	"sync/atomic"
-	"time"
-)
-
-const (
-	// DefaultMaxBytes limits the response to a Request without a limit of its own.
-	DefaultMaxBytes = 1 << 20
-	// maxErrorBody limits how much is read of a response other than 200.
-	maxErrorBody = 4 << 10
 )
 
 // Config names a database and how to query it.
@@ -45,6 +38,8 @@ type Config struct {
 	Scheme Scheme
 	// UserAgent is the User-Agent of every request.
 	UserAgent string
+	// MaxConcurrency limits the requests in flight; 0 means DefaultMaxConcurrency.
+	MaxConcurrency int
 	// Transport sends the requests; NewTransport returns one with limits.
 	Transport http.RoundTripper
 }
@@ -65,9 +60,13 @@ type Client struct {
 	base   *url.URL
 	http   *http.Client
 
-	server  atomic.Pointer[Server] // nil while not known
-	gateway atomic.Bool            // only /api/v3/query works
-	probing chan struct{}          // one probe at a time
+	inFlight slots
+	prefix   string // of the parameter that makes a URL unique
+	requests atomic.Uint64
+
+	identity atomic.Pointer[identity] // nil while unknown
+	pinging  slots                    // one /ping at a time
+	api      atomic.Value             // API that has worked; APIAuto while unknown
 }
 
 // New returns a client, without sending a request. The error is a *ConfigError.
@@ -77,6 +76,9 @@ func New(c Config) (*Client, error) {
 	}
 	if c.Scheme == "" {
 		c.Scheme = SchemeAuto
+	}
+	if c.MaxConcurrency == 0 {
+		c.MaxConcurrency = DefaultMaxConcurrency
 	}
 	base, err := url.Parse(c.URL)
 	wrong := func(setting, problem string) (*Client, error) { return nil, &ConfigError{setting, problem} }
@@ -101,10 +103,12 @@ func New(c Config) (*Client, error) {
 		return wrong("Password", "is set without a user")
 	case c.Username != "" && c.Scheme == SchemeBearer:
 		return wrong("Scheme", "is Bearer, which has no user: expected Basic or Token")
+	case c.MaxConcurrency < 0:
+		return wrong("MaxConcurrency", fmt.Sprintf("is %d: expected 1 or more", c.MaxConcurrency))
 	case c.Transport == nil:
 		return wrong("Transport", "is nil")
 	}
-	return &Client{
+	client := &Client{
 		config: c,
 		base:   base,
 		http: &http.Client{
@@ -112,25 +116,12 @@ func New(c Config) (*Client, error) {
 			// A redirect would send the token to another host.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		probing: make(chan struct{}, 1),
-	}, nil
-}
-
-// NewTransport returns a transport that limits everything but the duration of a request,
-// which its context limits. It uses HTTP/1.1 and no proxy from the environment, so that a
-// stray HTTP_PROXY never receives the token. A nil configuration verifies servers against
-// the system's certificates.
-func NewTransport(tlsConfig *tls.Config) *http.Transport {
-	dialer := &net.Dialer{Timeout: 2 * time.Second, KeepAlive: 15 * time.Second}
-	return &http.Transport{
-		DialContext:            dialer.DialContext,
-		TLSClientConfig:        tlsConfig,
-		TLSHandshakeTimeout:    2 * time.Second,
-		MaxConnsPerHost:        16,
-		MaxIdleConnsPerHost:    8,
-		IdleConnTimeout:        90 * time.Second,
-		MaxResponseHeaderBytes: 64 << 10,
+		inFlight: make(slots, c.MaxConcurrency),
+		prefix:   rand.Text()[:12] + "-",
+		pinging:  make(slots, 1),
 	}
+	client.api.Store(c.API)
+	return client, nil
 }
 
 // Request is one statement and the limit of its response.
@@ -150,7 +141,7 @@ type Request struct {
 // the time range: the servers return the same bytes for all three.
 func (c *Client) Rows(ctx context.Context, q Request) iter.Seq2[Row, error] {
 	return func(yield func(Row, error) bool) {
-		err := c.Query(ctx, q, func(row Row) error {
+		err := c.query(ctx, q, func(row Row) error {
 			if !yield(row, nil) {
 				return errStopped
 			}
@@ -165,26 +156,28 @@ func (c *Client) Rows(ctx context.Context, q Request) iter.Seq2[Row, error] {
 // errStopped ends a response whose consumer has stopped.
 var errStopped = errors.New("stopped")
 
-// Query is Rows with a callback for each row. The error may be one that row returned.
-func (c *Client) Query(ctx context.Context, q Request, row func(Row) error) error {
-	limit := q.MaxBytes
+// query is Rows with a callback for each row. The error may be one that row returned.
+func (c *Client) query(ctx context.Context, q Request, row func(Row) error) error {
+	limit, api := q.MaxBytes, q.API
 	if limit == 0 {
 		limit = DefaultMaxBytes
 	}
 	path, values := "query", url.Values{"db": {c.config.Database}, "epoch": {"ns"}, "q": {q.Statement}}
-	if q.API == APIV3Query {
+	if api == APIV3Query {
 		path = "api/v3/query"
 		values.Del("epoch")
+	} else {
+		api = APIInfluxQL
 	}
+	named := false
 	err := c.get(ctx, path, values, func(resp *http.Response, hidden secrets) error {
+		_, named = resp.Header[versionHeader]
 		if resp.StatusCode != http.StatusOK {
 			return errorResponse(resp, hidden)
 		}
 		return decodeResponse(&limitedReader{r: resp.Body, left: limit}, resp.StatusCode, hidden, row)
 	})
-	if err == nil && q.API == APIV3Query {
-		c.gateway.Store(true)
-	}
+	c.detect(api, named, err)
 	return err
 }
 
@@ -192,6 +185,9 @@ func (c *Client) Query(ctx context.Context, q Request, row func(Row) error) erro
 // and with the secrets that were sent.
 func (c *Client) get(ctx context.Context, path string, query url.Values, read func(resp *http.Response, hidden secrets) error) error {
 	target := c.base.JoinPath(path)
+	// A cache in between has no response to a URL that is used once. All recorded servers
+	// ignore the parameter (influxtest: another_parameter).
+	query.Set("_", c.prefix+strconv.FormatUint(c.requests.Add(1), 36))
 	target.RawQuery = query.Encode()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
 	if err != nil {
@@ -199,27 +195,47 @@ func (c *Client) get(ctx context.Context, path string, query url.Values, read fu
 	}
 	// Nothing is decompressed, so that a small response can't grow.
 	req.Header.Set("Accept-Encoding", "identity")
+	req.Header.Set("Cache-Control", "no-cache")
 	req.Header.Set("User-Agent", c.config.UserAgent)
+	if err := c.inFlight.acquire(ctx); err != nil {
+		return err
+	}
+	defer c.inFlight.release()
 	hidden, err := c.authorize(req)
 	if err != nil {
 		return err
 	}
+	known := c.identity.Load()
 	resp, err := c.http.Do(req)
 	if err != nil {
-		c.forget()
+		c.identity.CompareAndSwap(known, nil)
 		return ended(ctx, hidden.redactError(transportError(err)))
 	}
 	defer resp.Body.Close()
-	c.notice(resp)
+	if err := fromCache(resp); err != nil {
+		return err
+	}
+	c.notice(resp, hidden)
 	if encoding := resp.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
 		return &Error{Kind: ErrMalformed, Status: resp.StatusCode, Err: errors.New("the response is compressed against the request")}
 	}
 	err = hidden.redactError(ended(ctx, read(resp, hidden)))
-	// Without an InfluxDB version, a missing path does not change the identity.
-	if known := c.server.Load(); changed(err) && (known == nil || known.Major != 0 || !errors.Is(err, ErrNotFound)) {
-		c.forget()
+	_, named := resp.Header[versionHeader]
+	// A server without a version and without the path is as unknown as before.
+	if known = c.identity.Load(); known != nil && !named && doubtful(err) && (known.Major != 0 || !errors.Is(err, ErrNotFound)) {
+		c.identity.CompareAndSwap(known, nil)
 	}
 	return err
+}
+
+// fromCache returns ErrStale for a response that was stored in a cache.
+func fromCache(resp *http.Response) error {
+	for _, age := range resp.Header.Values("Age") {
+		if seconds, err := strconv.ParseUint(strings.TrimSpace(age), 10, 64); err != nil || seconds > 0 {
+			return &Error{Kind: ErrStale, Status: resp.StatusCode, Err: errors.New("a cache returned a stored response (header Age)")}
+		}
+	}
+	return nil
 }
 
 // errorResponse reads the beginning of a response other than 200. The servers send

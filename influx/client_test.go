@@ -3,16 +3,19 @@ package influx_test
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -23,7 +26,32 @@ import (
 	"memdump_exporter/influx/influxtest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// influxdb is a real one.
+var influxdb influxtest.Shared
+
+// drain reads all rows.
+func drain(rows iter.Seq2[influx.Row, error]) error {
+	for _, err := range rows {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(mainTest{m}) }
+
+// mainTest stops the real InfluxDB before goleak looks for goroutines.
+type mainTest struct{ *testing.M }
+
+func (m mainTest) Run() int {
+	code := m.M.Run()
+	if err := influxdb.Stop(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
+}
 
 const (
 	token = "t0p-s3cr3t"
@@ -83,6 +111,8 @@ func TestRows_bodies(t *testing.T) {
 		"nested in a member":       {200, `{"x":` + strings.Repeat("[", 100_000), influx.ErrMalformed},
 		"unauthorized, empty":      {401, ``, influx.ErrUnauthorized},
 		"forbidden":                {403, `{"error":"error authorizing query"}`, influx.ErrUnauthorized},
+		"forbidden, empty":         {403, ``, influx.ErrUnauthorized},
+		"forbidden by a proxy":     {403, "<html>\r\n<head><title>403 Forbidden</title></head>", influx.ErrProxy},
 		"not found":                {404, `Not found`, influx.ErrNotFound},
 		"multiple choices":         {300, ``, influx.ErrRedirected},
 		"not modified":             {304, ``, influx.ErrRedirected},
@@ -90,7 +120,12 @@ func TestRows_bodies(t *testing.T) {
 		"method not allowed":       {405, ``, influx.ErrRefused},
 		"unprocessable":            {422, ``, influx.ErrRefused},
 		"too many requests":        {429, ``, influx.ErrOverloaded},
-		"unavailable":              {503, `<html>`, influx.ErrOverloaded},
+		"unavailable":              {503, `{"code":"unavailable","message":"queue is full"}`, influx.ErrOverloaded},
+		"unavailable, empty":       {503, ``, influx.ErrOverloaded},
+		"HTML of a proxy":          {503, "\n<!DOCTYPE html>\n<html>", influx.ErrProxy},
+		"Envoy without InfluxDB":   {503, `no healthy upstream`, influx.ErrProxy},
+		"Envoy, connection broken": {503, `upstream connect error or disconnect/reset before headers. reset reason: connection failure`, influx.ErrProxy},
+		"Traefik without InfluxDB": {503, `no available server`, influx.ErrProxy},
 		"gateway timeout":          {504, ``, influx.ErrTimeout},
 		"bad gateway":              {502, `<html>`, influx.ErrServer},
 		"no content":               {204, ``, influx.ErrMalformed},
@@ -180,7 +215,7 @@ func TestRow_Int64(t *testing.T) {
 		"7": "7", "-0": "0", "0.0": "0", "7.0": "7", "1e3": "1000", "9223372036854775807": "9223372036854775807",
 		"9007199254740991.0": "9007199254740991", "9007199254740992.0": "", "-9007199254740992.0": "",
 		"0." + strings.Repeat("0", 400) + "1": "", "0." + strings.Repeat("0", 400) + "9": "",
-		"7.5": "", "1e-400": "", "9223372036854775808": "", "1e999": "", `"7"`: "", "null": "", "true": "",
+		"7.5": "", "1e-400": "", "9223372036854775808": "", "1e999": "", "0e5": "0", `"7"`: "", "null": "", "true": "",
 	} {
 		url := influxtest.Handle(t, func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, strings.Replace(whole, "25", value, 1))
@@ -295,12 +330,15 @@ func TestRows_compressed(t *testing.T) {
 	}
 }
 
+// unique is the parameter that makes a URL unique; everything else of a URL is fixed.
+var unique = regexp.MustCompile(`_=([0-9A-Z]{12}-[0-9a-z]+)(&|$)`)
+
 func TestRows_request(t *testing.T) {
 	url := influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) {
-		if want := "/pre%2Ffix/more/query?db=my+db%26x&epoch=ns&q=SELECT+1"; r.URL.RequestURI() != want {
-			t.Errorf("requested %s, want %s", r.URL.RequestURI(), want)
+		if got, want := unique.ReplaceAllString(r.URL.RequestURI(), ""), "/pre%2Ffix/more/query?db=my+db%26x&epoch=ns&q=SELECT+1"; got != want {
+			t.Errorf("requested %s, want %s", got, want)
 		}
-		if got := r.Header.Get("Authorization"); got != "Bearer "+token {
+		if got := r.Header.Get("Authorization"); got != "Token "+token {
 			t.Errorf("Authorization %q", got)
 		}
 		if got := r.Header.Values("Accept"); got != nil {
@@ -314,6 +352,159 @@ func TestRows_request(t *testing.T) {
 	for _, base := range []string{url + "/pre%2Ffix/more", url + "/pre%2Ffix/more/"} {
 		if _, err := count(context.Background(), newClient(t, base, "my db&x", token), 0); err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// TestRows_unique: every request of every client has a URL of its own, and a header for
+// caches that is not needed then.
+func TestRows_unique(t *testing.T) {
+	var mu sync.Mutex
+	seen := map[string]bool{}
+	url := influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		found := unique.FindStringSubmatch(r.URL.RawQuery)
+		if found == nil || seen[found[1]] {
+			t.Errorf("%s was requested before, or has no parameter _", r.URL)
+			return
+		}
+		seen[found[1]] = true
+		if got := r.Header.Get("Cache-Control"); got != "no-cache" {
+			t.Errorf("%s: Cache-Control %q", r.URL, got)
+		}
+		_, _ = io.WriteString(w, whole)
+	})
+	for range 2 {
+		client := newClient(t, url, "db", token)
+		_, _ = client.Identify(t.Context())
+		for range 50 {
+			for _, api := range []influx.API{influx.APIInfluxQL, influx.APIV3Query} {
+				if err := drain(client.Rows(t.Context(), influx.Request{Statement: "SELECT 1", API: api})); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	}
+	if len(seen) != 202 {
+		t.Errorf("%d requests, want 202", len(seen))
+	}
+}
+
+// TestRows_unique_recordings: every InfluxDB ignores the parameter that makes a URL unique.
+func TestRows_unique_recordings(t *testing.T) {
+	for _, server := range influxtest.Servers("writers") {
+		bodies := map[string]string{}
+		for _, e := range influxtest.MustLoad(t, server, "writers").Exchanges {
+			if e.Label == "dumps" || e.Request.Query["_"] != "" && e.Response.Status == http.StatusOK {
+				bodies[e.Label] = e.Response.Body
+			}
+		}
+		if with, ok := bodies["another_parameter"]; !ok || with != bodies["dumps"] {
+			t.Errorf("%s returns %q with the parameter, %q without", server, with, bodies["dumps"])
+		}
+	}
+}
+
+// TestRows_stale: a response that a cache has stored is an error, whatever its status.
+func TestRows_stale(t *testing.T) {
+	for _, tt := range []struct {
+		age   []string
+		stale bool
+	}{
+		{nil, false},
+		{[]string{"0"}, false},
+		{[]string{" 0 "}, false},
+		{[]string{"1"}, true},
+		{[]string{"86400"}, true},
+		{[]string{"0", "7"}, true},
+		{[]string{"99999999999999999999999"}, true},
+		{[]string{"-1"}, true},
+		{[]string{"soon"}, true},
+		{[]string{""}, true},
+	} {
+		for _, status := range []int{200, 401} {
+			url := influxtest.Handle(t, func(w http.ResponseWriter, _ *http.Request) {
+				w.Header()["Age"] = tt.age
+				w.Header().Set("X-Influxdb-Version", "1.8.10")
+				w.WriteHeader(status)
+				_, _ = io.WriteString(w, whole)
+			})
+			client := newClient(t, url, "db", token)
+			rows, err := count(t.Context(), client, 0)
+			if errors.Is(err, influx.ErrStale) != tt.stale || tt.stale && rows != 0 {
+				t.Errorf("Age %q, status %d: %d rows, %v, want stale: %v", tt.age, status, rows, err, tt.stale)
+			}
+			if server, err := client.Identify(t.Context()); errors.Is(err, influx.ErrStale) != tt.stale || (server.Major == 0) != tt.stale {
+				t.Errorf("Age %q, status %d, /ping: %+v, %v, want stale: %v", tt.age, status, server, err, tt.stale)
+			}
+		}
+	}
+}
+
+// TestRows_concurrency: no more requests than the limit are in flight, whatever they are; a
+// request that waits ends with its context.
+func TestRows_concurrency(t *testing.T) {
+	for limit, want := range map[int]int{0: influx.DefaultMaxConcurrency, 1: 1, 3: 3} {
+		var mu sync.Mutex
+		inFlight, highest := 0, 0
+		arrived, release := make(chan struct{}, 100), make(chan struct{})
+		url := influxtest.Handle(t, func(w http.ResponseWriter, _ *http.Request) {
+			mu.Lock()
+			inFlight++
+			highest = max(highest, inFlight)
+			mu.Unlock()
+			arrived <- struct{}{}
+			<-release
+			mu.Lock()
+			inFlight--
+			mu.Unlock()
+			_, _ = io.WriteString(w, whole)
+		})
+		transport := influx.NewTransport(nil)
+		transport.MaxConns = 100
+		t.Cleanup(transport.CloseIdleConnections)
+		client, err := influx.New(influx.Config{URL: url, Database: "db", MaxConcurrency: limit, Transport: transport})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all sync.WaitGroup
+		for range want {
+			all.Go(func() {
+				if _, err := count(t.Context(), client, 0); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		for range want {
+			<-arrived
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := count(ctx, client, 0); !errors.Is(err, influx.ErrCanceled) {
+			t.Errorf("limit %d, canceled: %v", limit, err)
+		}
+		ctx, cancel = context.WithTimeout(t.Context(), time.Millisecond)
+		if _, err := count(ctx, client, 0); !errors.Is(err, influx.ErrTimeout) || !strings.Contains(err.Error(), fmt.Sprintf("(limit: %d)", want)) {
+			t.Errorf("limit %d, deadline passed: %v", limit, err)
+		}
+		if _, err := client.Identify(ctx); !errors.Is(err, influx.ErrTimeout) {
+			t.Errorf("limit %d, /ping: %v", limit, err)
+		}
+		cancel()
+		for range 2 * want {
+			all.Go(func() {
+				if _, err := count(t.Context(), client, 0); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		for range 3 * want {
+			release <- struct{}{}
+		}
+		all.Wait()
+		if highest != want {
+			t.Errorf("limit %d: %d requests in flight, want %d", limit, highest, want)
 		}
 	}
 }
@@ -347,16 +538,16 @@ func TestRows_stop(t *testing.T) {
 	url := influxtest.Handle(t, func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, strings.Replace(whole, "[0,25]", "[0,25],[1],", 1))
 	})
-	rows := 0
-	for _, err := range newClient(t, url, "db", token).Rows(context.Background(), influx.Request{Statement: "SELECT 1"}) {
+	rows, client := 0, newClient(t, url, "db", token)
+	for _, err := range client.Rows(context.Background(), influx.Request{Statement: "SELECT 1"}) {
 		if err != nil {
 			t.Errorf("an error after the stop: %v", err)
 		}
 		rows++
 		break
 	}
-	if rows != 1 {
-		t.Errorf("%d rows, want 1", rows)
+	if rows != 1 || client.API() != influx.APIInfluxQL {
+		t.Errorf("%d rows, want 1; API %s", rows, client.API())
 	}
 }
 
@@ -379,7 +570,7 @@ func TestErrors_secrets(t *testing.T) {
 	raw := func(format string) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			conn, _, _ := http.NewResponseController(w).Hijack()
-			_, _ = fmt.Fprintf(conn, format, r.Header.Get("Authorization")[len("Bearer "):])
+			_, _ = fmt.Fprintf(conn, format, r.Header.Get("Authorization")[len("Token "):])
 			conn.Close()
 		}
 	}
@@ -448,6 +639,7 @@ func TestNew_invalid(t *testing.T) {
 		{URL: "http://localhost", Database: "db", Transport: transport, Username: "u", Token: secret(token)},
 		{URL: "http://localhost", Database: "db", Transport: transport, Password: secret(token)},
 		{URL: "http://localhost", Database: "db", Transport: transport, Username: "u", Scheme: influx.SchemeBearer},
+		{URL: "http://localhost", Database: "db", Transport: transport, MaxConcurrency: -1},
 	} {
 		wrong := &influx.ConfigError{}
 		if _, err := influx.New(c); !errors.As(err, &wrong) || strings.Contains(err.Error(), token) {
@@ -456,15 +648,6 @@ func TestNew_invalid(t *testing.T) {
 	}
 	if _, err := influx.New(influx.Config{URL: "https://localhost", Database: "db", Transport: transport}); err != nil {
 		t.Error(err)
-	}
-}
-
-// TestNewTransport: the limits that matter only if a server misbehaves are set.
-func TestNewTransport(t *testing.T) {
-	config := &tls.Config{MinVersion: tls.VersionTLS13}
-	transport := influx.NewTransport(config)
-	if transport.TLSHandshakeTimeout < time.Second || transport.IdleConnTimeout < time.Minute || transport.MaxConnsPerHost == 0 || transport.Proxy != nil || transport.TLSClientConfig != config {
-		t.Errorf("%+v", transport)
 	}
 }
 

@@ -1,6 +1,7 @@
 package influx
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -36,6 +37,9 @@ type decoder struct {
 	row    func(Row) error
 
 	current Row // reused for each series
+
+	raw, rawKnown json.RawMessage
+	known         []string // the columns that rawKnown encodes
 }
 
 func (d *decoder) document() error {
@@ -103,9 +107,7 @@ func (d *decoder) series() error {
 	row := &d.current
 	row.Measurement = ""
 	clear(row.Tags)
-	// A null leaves the element of the previous series in place.
-	clear(row.columns)
-	row.columns = row.columns[:0]
+	row.columns = nil
 	return d.object(func(key string) (err error) {
 		switch key {
 		case "name":
@@ -113,7 +115,7 @@ func (d *decoder) series() error {
 		case "tags":
 			err = d.json.Decode(&row.Tags)
 		case "columns":
-			err = d.json.Decode(&row.columns)
+			row.columns, err = d.columns()
 		case "values":
 			err = d.array(func() error { return d.values(row) })
 		case "partial":
@@ -128,6 +130,19 @@ func (d *decoder) series() error {
 	})
 }
 
+// columns reads the columns of a series. Most series have those of the one before.
+func (d *decoder) columns() ([]string, error) {
+	if err := d.json.Decode(&d.raw); err != nil {
+		return nil, err
+	}
+	if d.known != nil && bytes.Equal(d.raw, d.rawKnown) {
+		return d.known, nil
+	}
+	d.known, d.rawKnown = nil, append(d.rawKnown[:0], d.raw...)
+	err := json.Unmarshal(d.raw, &d.known)
+	return d.known, err
+}
+
 // values reads one row, which must have a value for each column.
 func (d *decoder) values(row *Row) error {
 	if err := d.json.Decode(&row.values); err != nil {
@@ -137,8 +152,7 @@ func (d *decoder) values(row *Row) error {
 		return malformed("a row of %d values under %d columns", len(row.values), len(row.columns))
 	}
 	for _, value := range row.values {
-		switch value.(type) {
-		case []any, map[string]any:
+		if value[0] == '[' || value[0] == '{' {
 			return malformed("a value is not a scalar")
 		}
 	}

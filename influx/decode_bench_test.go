@@ -17,9 +17,15 @@ func BenchmarkRows(b *testing.B) {
 		b.Run(fmt.Sprint(vms, " series"), func(b *testing.B) {
 			body := whole
 			if vms > 0 {
+				var columns, values strings.Builder
+				for i := range 35 { // as vm_totals has
+					fmt.Fprintf(&columns, `,"some_number_%d"`, i)
+					fmt.Fprintf(&values, `,%d`, 123456*i)
+				}
 				var series []string
 				for vm := range vms {
-					series = append(series, fmt.Sprintf(`{"name":"vm_info","tags":{"VMID":"%d"},"columns":["time","cpu","mem","name","uuid"],"values":[[1762857000000000000,0.5,123456,"vm-%d","u%d"]]}`, vm, vm, vm))
+					series = append(series, fmt.Sprintf(`{"name":"vm_totals","tags":{"VMID":"%d","name":"vm-%d","uuid":"u%d"},"columns":["time"%s],"values":[[1762857000000000000%s]]}`,
+						vm, vm, vm, columns.String(), values.String()))
 				}
 				body = `{"results":[{"statement_id":0,"series":[` + strings.Join(series, ",") + `]}]}`
 			}

@@ -43,6 +43,10 @@ const (
 	ErrMalformed Kind = "malformed"
 	// ErrTooLarge: the response exceeds a limit.
 	ErrTooLarge Kind = "too_large"
+	// ErrStale: the response was stored in a cache.
+	ErrStale Kind = "stale"
+	// ErrProxy: a proxy rejected the request, or has no InfluxDB behind it.
+	ErrProxy Kind = "proxy"
 	// ErrTimeout: the deadline passed, here or at the server.
 	ErrTimeout Kind = "timeout"
 	// ErrCanceled: the caller canceled the request.
@@ -56,8 +60,8 @@ const (
 func Kinds() []Kind {
 	return []Kind{
 		ErrUnauthorized, ErrCredentials, ErrDatabaseNotFound, ErrRefused, ErrFileLimit, ErrOverloaded,
-		ErrServer, ErrNotFound, ErrRedirected, ErrTruncated, ErrMalformed, ErrTooLarge, ErrTimeout,
-		ErrCanceled, ErrUnreachable,
+		ErrServer, ErrNotFound, ErrRedirected, ErrTruncated, ErrMalformed, ErrTooLarge, ErrStale,
+		ErrProxy, ErrTimeout, ErrCanceled, ErrUnreachable,
 	}
 }
 
@@ -176,6 +180,8 @@ func classify(status int, text string) Kind {
 		return false
 	}
 	switch {
+	case (status == http.StatusForbidden || status == http.StatusServiceUnavailable) && fromProxy(text):
+		return ErrProxy
 	case status == http.StatusUnauthorized, status == http.StatusForbidden,
 		contains("authorization header was malformed"):
 		return ErrUnauthorized
@@ -201,6 +207,18 @@ func classify(status int, text string) Kind {
 		return ErrServer
 	}
 	return ErrMalformed
+}
+
+// fromProxy reports whether the body of an error response is one of a proxy: InfluxDB sends
+// JSON, plain text or nothing. Most proxies send HTML, Envoy and Traefik these texts.
+func fromProxy(text string) bool {
+	text = strings.TrimSpace(text)
+	for _, prefix := range []string{"<", "no healthy upstream", "upstream connect error", "no available server"} {
+		if strings.HasPrefix(text, prefix) {
+			return true
+		}
+	}
+	return false
 }
 
 // quote makes the text of a server safe for one line of a log.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -25,38 +26,45 @@ type Server struct {
 const (
 	// maxVersionBytes limits a reported version.
 	maxVersionBytes = 40
-	// probeTimeout limits a probe, as does a quarter of the time left, so that a server that
-	// hangs on /ping leaves time for the queries.
-	probeTimeout = time.Second
+	// pingTimeout limits Identify.
+	pingTimeout = time.Second
+	// maxIdentityAge limits how long an identity is valid after the response that reported it:
+	// InfluxDB 3 reports its version on /ping only.
+	maxIdentityAge = 5 * time.Minute
 
 	versionHeader = "X-Influxdb-Version"
 )
 
-// Identify returns the server's identity. It sends GET /ping, with the credentials, only if
-// the identity is unknown: at first, after a failure, and after a response that contradicts
-// it.
+// identity is the result of /ping, or of the header of another response.
+type identity struct {
+	Server
+	at time.Time
+}
+
+func (i *identity) valid() bool { return i != nil && time.Since(i.at) < maxIdentityAge }
+
+// Identify returns the server's identity, for information only: no query depends on it. It
+// sends GET /ping, with the credentials, if no response of the last five minutes reported a
+// version, and takes at most a second. A server that returns no version, or hangs on /ping,
+// is Server{} for five minutes, or until a response reports a version. The error is that of
+// the request that was sent.
 func (c *Client) Identify(ctx context.Context) (Server, error) {
-	if known := c.server.Load(); known != nil {
-		return *known, nil
+	if known := c.identity.Load(); known.valid() {
+		return known.Server, nil
 	}
-	wait := probeTimeout
-	if deadline, ok := ctx.Deadline(); ok {
-		wait = min(wait, time.Until(deadline)/4)
-	}
-	ctx, cancel := context.WithTimeout(ctx, wait)
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
-	select {
-	case c.probing <- struct{}{}:
-		defer func() { <-c.probing }()
-	case <-ctx.Done():
-		return Server{}, transportError(context.Cause(ctx))
+	if err := c.pinging.acquire(ctx); err != nil {
+		return Server{}, err
 	}
-	if known := c.server.Load(); known != nil {
-		return *known, nil
+	defer c.pinging.release()
+	known := c.identity.Load()
+	if known.valid() {
+		return known.Server, nil
 	}
 	var server Server
-	err := c.get(ctx, "ping", nil, func(resp *http.Response, hidden secrets) error {
-		if resp.StatusCode == http.StatusNotFound { // every InfluxDB serves /ping
+	err := c.get(ctx, "ping", url.Values{}, func(resp *http.Response, hidden secrets) error {
+		if server = newServer(resp.Header.Get(versionHeader), hidden); server.Major != 0 {
 			return nil
 		}
 		if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusNoContent {
@@ -66,29 +74,50 @@ func (c *Client) Identify(ctx context.Context) (Server, error) {
 		if err != nil {
 			return readError(resp.StatusCode, err)
 		}
-		server = identity(resp.Header, body, hidden)
+		server = bodyServer(body, hidden)
 		return nil
 	})
-	if err != nil {
-		return Server{}, err
+	failed := (*Error)(nil)
+	switch {
+	case err == nil && server.Major != 0:
+		c.identity.Store(&identity{server, time.Now()})
+	case err == nil, errors.Is(err, ErrTimeout) && !errors.Is(err, errNoSlot), errors.As(err, &failed) && failed.Status != 0:
+		// A query's response may have reported a version in the meantime.
+		if known = c.identity.Load(); !known.valid() {
+			c.identity.CompareAndSwap(known, &identity{at: time.Now()})
+		}
 	}
-	c.server.Store(&server)
-	return server, nil
+	return server, err
 }
 
-// identity reads a response of /ping: 1.x and 2.x send their version in a header of every
-// response, 3.1 and later in a header of /ping, and 3.x in its body.
-func identity(header http.Header, body []byte, hidden secrets) Server {
-	version := header.Get(versionHeader)
-	if version == "" {
-		var ping struct {
-			Version string `json:"version"`
-		}
-		if json.Unmarshal(body, &ping) != nil || ping.Version == "" {
-			return Server{}
-		}
-		version = ping.Version
+// notice stores the version in the header of a response: 1.x and 2.x send it with every
+// response, whatever its status, 3.x with /ping. A response without one contradicts an
+// identity as 1.x or 2.x.
+func (c *Client) notice(resp *http.Response, hidden secrets) {
+	known := c.identity.Load()
+	if server := newServer(resp.Header.Get(versionHeader), hidden); server.Major != 0 {
+		c.identity.Store(&identity{server, time.Now()})
+	} else if known != nil && (known.Major == 1 || known.Major == 2) {
+		c.identity.CompareAndSwap(known, nil)
 	}
+}
+
+// bodyServer reads the body of /ping, which contains the version on 3.x. Another service may
+// respond with a version of its own.
+func bodyServer(body []byte, hidden secrets) Server {
+	var ping struct {
+		Version string `json:"version"`
+	}
+	if json.Unmarshal(body, &ping) != nil {
+		return Server{}
+	}
+	if server := newServer(ping.Version, hidden); server.Major == 3 {
+		return server
+	}
+	return Server{}
+}
+
+func newServer(version string, hidden secrets) Server {
 	version = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) || r == utf8.RuneError {
 			return -1
@@ -98,6 +127,9 @@ func identity(header http.Header, body []byte, hidden secrets) Server {
 	version = strings.TrimPrefix(hidden.redact(version), "v") // after Map, which may join a secret
 	if len(version) > maxVersionBytes {
 		version = strings.ToValidUTF8(version[:maxVersionBytes], "")
+	}
+	if version == "" {
+		return Server{}
 	}
 	return Server{Major: major(version), Version: version}
 }
@@ -111,27 +143,8 @@ func major(version string) int {
 	return min(max(n, 1), 3)
 }
 
-// notice drops the server's identity when a response contradicts it: 1.x and 2.x send their
-// version with every response, 3.x with /ping only.
-func (c *Client) notice(resp *http.Response) {
-	known := c.server.Load()
-	if known == nil || known.Major == 0 {
-		return
-	}
-	version := strings.TrimPrefix(resp.Header.Get(versionHeader), "v")
-	if version == "" && known.Major == 3 || version == known.Version {
-		return
-	}
-	c.forget()
-}
-
-func (c *Client) forget() {
-	c.server.Store(nil)
-	c.gateway.Store(false)
-}
-
-// changed reports whether another server may have caused a failure.
-func changed(err error) bool {
+// doubtful reports whether another server may have caused a failure.
+func doubtful(err error) bool {
 	for _, kind := range []Kind{ErrUnauthorized, ErrNotFound, ErrRedirected, ErrServer, ErrMalformed, ErrTruncated} {
 		if errors.Is(err, kind) {
 			return true
@@ -144,7 +157,7 @@ func changed(err error) bool {
 type API string
 
 const (
-	// APIAuto is InfluxQL, unless the server reports no version and has no /query.
+	// APIAuto is InfluxQL, unless the server has no /query and is no InfluxDB.
 	APIAuto API = "auto"
 	// APIInfluxQL is /query, which InfluxDB 1.x, 2.x and 3.x serve.
 	// https://docs.influxdata.com/influxdb3/core/query-data/execute-queries/influxdb-v1-api/
@@ -156,18 +169,23 @@ const (
 
 var apis = []API{APIAuto, APIInfluxQL, APIV3Query}
 
-// API returns the API to use: the configured one or the detected one. APIAuto means that the
-// server reports no version: if /query is not found, try APIV3Query, which API returns after
-// its first success.
+// API returns the configured API, or the one that has worked. It depends on queries only,
+// not on /ping. APIAuto means that none has worked: query APIInfluxQL, and APIV3Query if the
+// error is ErrNotFound.
 func (c *Client) API() API {
+	api, _ := c.api.Load().(API)
+	return api
+}
+
+// detect stores the API that has worked, or that an InfluxDB version in the response to a
+// query proves. An API that has worked and fails in a way that another server may have caused
+// is to be detected again.
+func (c *Client) detect(api API, named bool, err error) {
 	switch {
 	case c.config.API != APIAuto:
-		return c.config.API
-	case c.gateway.Load():
-		return APIV3Query
+	case err == nil, errors.Is(err, errStopped), named && api == APIInfluxQL:
+		c.api.Store(api)
+	case doubtful(err) || errors.Is(err, ErrUnreachable):
+		c.api.CompareAndSwap(api, APIAuto)
 	}
-	if known := c.server.Load(); known != nil && known.Major == 0 {
-		return APIAuto
-	}
-	return APIInfluxQL
 }

@@ -1,13 +1,121 @@
 package influx
 
 import (
+	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
+	"net"
+	"net/http"
+	"sync"
+	"time"
 	"unicode/utf8"
 )
 
-// maxHeldBytes limits how much is read before a row is complete, and held in memory.
-const maxHeldBytes = 1 << 20
+const (
+	// DefaultMaxConcurrency limits the requests in flight of a Config without a limit of its own.
+	DefaultMaxConcurrency = 6
+	// DefaultMaxBytes limits the response to a Request without a limit of its own.
+	DefaultMaxBytes = 1 << 20
+	// maxErrorBody limits how much is read of a response other than 200.
+	maxErrorBody = 4 << 10
+	// maxHeldBytes limits how much is read before a row is complete, and held in memory.
+	maxHeldBytes = 1 << 20
+	// maxConnAge limits the age of a connection at the start of a request.
+	maxConnAge = 5 * time.Minute
+)
+
+// Transport sends HTTP/1.1 requests with limits on everything but the duration of a request,
+// which its context limits. It uses no proxy from the environment, so that a stray HTTP_PROXY
+// never receives the token. No request uses a connection older than five minutes, so that a
+// new address of the host is used within that time.
+//
+// net/http keeps a connection as long as it is used often enough. A Transport therefore
+// replaces the http.Transport below it, which then closes each connection when it is idle: a
+// request in flight keeps its connection, and no timer or goroutine is needed.
+type Transport struct {
+	// MaxConns limits the connections to a host. It must not change after the first request.
+	MaxConns int
+
+	config *tls.Config
+	dial   func(ctx context.Context, network, address string) (net.Conn, error)
+	now    func() time.Time
+
+	mu      sync.Mutex
+	current *http.Transport
+	since   time.Time // of current
+}
+
+// NewTransport returns a Transport for DefaultMaxConcurrency connections. A nil configuration
+// verifies servers against the system's certificates.
+func NewTransport(config *tls.Config) *Transport {
+	dialer := &net.Dialer{Timeout: 2 * time.Second, KeepAlive: 15 * time.Second}
+	return &Transport{MaxConns: DefaultMaxConcurrency, config: config, dial: dialer.DialContext, now: time.Now}
+}
+
+// RoundTrip sends a request.
+func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	return t.renew().RoundTrip(req)
+}
+
+// CloseIdleConnections closes the connections without a request.
+func (t *Transport) CloseIdleConnections() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.current != nil {
+		t.current.CloseIdleConnections()
+	}
+}
+
+// renew returns the http.Transport for a request, a new one where the connections of the
+// current one may be too old.
+func (t *Transport) renew() *http.Transport {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.now()
+	if t.current != nil && now.Sub(t.since) < maxConnAge {
+		return t.current
+	}
+	if t.current != nil {
+		t.current.CloseIdleConnections() // closes those in use later, when they become idle
+	}
+	t.since = now
+	t.current = &http.Transport{
+		DialContext:            t.dial,
+		TLSClientConfig:        t.config,
+		TLSHandshakeTimeout:    2 * time.Second,
+		MaxConnsPerHost:        t.MaxConns,
+		MaxIdleConnsPerHost:    t.MaxConns,
+		IdleConnTimeout:        90 * time.Second,
+		MaxResponseHeaderBytes: 64 << 10,
+	}
+	return t.current
+}
+
+// slots limits the requests in flight: one element for each.
+type slots chan struct{}
+
+// errNoSlot: the context ended before the request was sent.
+var errNoSlot = errors.New("waiting for an earlier request to end")
+
+// acquire waits for a slot, until the context ends.
+func (s slots) acquire(ctx context.Context) error {
+	select {
+	case s <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case s <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		cause := context.Cause(ctx)
+		return &Error{Kind: waitKind(cause, ErrCanceled), Err: fmt.Errorf("%w (limit: %d): %w", errNoSlot, cap(s), cause)}
+	}
+}
+
+func (s slots) release() { <-s }
 
 // limitedReader reads at most left bytes, and at most hold of them before the next row. It
 // fails with ErrTooLarge beyond, so that a truncated response is never complete. It rejects

@@ -1,10 +1,19 @@
 package influx
 
 import (
+	"context"
+	"crypto/tls"
 	"errors"
+	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 	"unicode/utf8"
 )
 
@@ -41,5 +50,122 @@ func TestUTF8Check(t *testing.T) {
 				t.Errorf("%q in pieces of %d: %v, with %q held; whole %v, cut %v", text, size, valid, c.cut, whole, cut)
 			}
 		}
+	}
+}
+
+// TestTransport: the limits that matter only if a server misbehaves are set.
+func TestTransport(t *testing.T) {
+	config := &tls.Config{MinVersion: tls.VersionTLS13}
+	transport := NewTransport(config)
+	transport.MaxConns = 9
+	got := transport.renew()
+	if got.TLSHandshakeTimeout == 0 || got.IdleConnTimeout == 0 || got.MaxResponseHeaderBytes == 0 {
+		t.Errorf("a limit is missing: %+v", got)
+	}
+	if got.MaxConnsPerHost != 9 || got.MaxIdleConnsPerHost != 9 {
+		t.Errorf("%d connections, %d idle ones, want 9", got.MaxConnsPerHost, got.MaxIdleConnsPerHost)
+	}
+	if got.Proxy != nil || got.TLSClientConfig != config {
+		t.Errorf("a proxy, or another TLS configuration: %+v", got)
+	}
+}
+
+// host is one of the addresses that a name may have.
+type host struct {
+	*httptest.Server
+	connections atomic.Int64
+	closed      chan struct{} // one element for each closed connection
+	hold        chan struct{} // requests of /hold wait for it
+}
+
+func newHost(t *testing.T) *host {
+	t.Helper()
+	h := &host{closed: make(chan struct{}, 10), hold: make(chan struct{})}
+	h.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/hold" {
+			w.WriteHeader(http.StatusOK)
+			_ = http.NewResponseController(w).Flush()
+			<-h.hold
+		}
+		_, _ = io.WriteString(w, h.Listener.Addr().String())
+	}))
+	h.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			h.connections.Add(1)
+		case http.StateClosed:
+			h.closed <- struct{}{}
+		}
+	}
+	h.Start()
+	t.Cleanup(h.Close)
+	return h
+}
+
+// TestTransport_age: the name moves while connections to its old address are used all the
+// time. A request five minutes after the connection was made goes to the new address; a
+// request in flight ends well, and its connection is closed then.
+func TestTransport_age(t *testing.T) {
+	before, after := newHost(t), newHost(t)
+	var mu sync.Mutex
+	now, address := time.Unix(0, 0), before.Listener.Addr().String()
+	transport := NewTransport(nil)
+	t.Cleanup(transport.CloseIdleConnections)
+	transport.now = func() time.Time { return now }
+	dial := transport.dial
+	transport.dial = func(ctx context.Context, network, name string) (net.Conn, error) {
+		if name != "influxdb.test:80" {
+			t.Errorf("connects to %s", name)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		return dial(ctx, network, address)
+	}
+	client := &http.Client{Transport: transport}
+	get := func(path string) *http.Response {
+		t.Helper()
+		resp, err := client.Get("http://influxdb.test" + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp
+	}
+	read := func(resp *http.Response) string {
+		t.Helper()
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		return string(body)
+	}
+	old, moved := before.Listener.Addr().String(), after.Listener.Addr().String()
+	var got []string
+	for range 5 {
+		got = append(got, read(get("/")))
+		now = now.Add(time.Minute - 1)
+	}
+	mu.Lock()
+	address = moved
+	mu.Unlock()
+	got = append(got, read(get("/"))) // less than five minutes old
+	now = now.Add(4)
+	held := get("/hold") // a nanosecond less than five minutes old
+	now = now.Add(1)
+	got = append(got, read(get("/")))
+	if want := []string{old, old, old, old, old, old, moved}; !slices.Equal(got, want) {
+		t.Errorf("the requests went to %q, want %q", got, want)
+	}
+	close(before.hold)
+	if body := read(held); body != old {
+		t.Errorf("the request in flight returned %q, want %q", body, old)
+	}
+	select {
+	case <-before.closed:
+	case <-time.After(10 * time.Second):
+		t.Error("the connection to the old address is open")
+	}
+	if before.connections.Load() != 1 || after.connections.Load() != 1 {
+		t.Errorf("%d and %d connections, want one each", before.connections.Load(), after.connections.Load())
 	}
 }

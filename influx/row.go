@@ -17,7 +17,7 @@ type Row struct {
 	Tags map[string]string
 
 	columns []string
-	values  []any // string, json.Number, bool or nil
+	values  []json.RawMessage // scalars
 }
 
 // Value returns the value of a column, and whether the column exists. The value is a string,
@@ -25,10 +25,26 @@ type Row struct {
 func (r Row) Value(column string) (any, bool) {
 	for i, name := range r.columns {
 		if name == column {
-			return r.values[i], true
+			return scalar(r.values[i]), true
 		}
 	}
 	return nil, false
+}
+
+// scalar decodes a JSON scalar. Only what somebody reads is decoded: telemetry has dozens of
+// fields, of which no value matters.
+func scalar(raw json.RawMessage) any {
+	switch raw[0] {
+	case 'n':
+		return nil
+	case 't', 'f':
+		return raw[0] == 't'
+	case '"':
+		var text string
+		_ = json.Unmarshal(raw, &text) // the decoder has checked it
+		return text
+	}
+	return json.Number(raw)
 }
 
 // Only returns the name of the only column that is not "time".

@@ -27,7 +27,7 @@ func TestRow_Time(t *testing.T) {
 		nil:                                0,
 		json.Number("1.5"):                 0,
 	} {
-		got, err := Row{columns: []string{"time"}, values: []any{value}}.Time()
+		got, err := newRow([]string{"time"}, value).Time()
 		if got != want || (err != nil) != (want == 0) || err != nil && !errors.Is(err, ErrMalformed) {
 			t.Errorf("%v: %d, %v, want %d", value, got, err, want)
 		}
@@ -36,7 +36,7 @@ func TestRow_Time(t *testing.T) {
 
 // TestRow_number: the error of a column tells a missing one from one that is not a number.
 func TestRow_number(t *testing.T) {
-	row := Row{columns: []string{"time", "text", "null"}, values: []any{json.Number("5"), "7", nil}}
+	row := newRow([]string{"time", "text", "null"}, json.Number("5"), "7", nil)
 	for column, want := range map[string]string{"time": "", "text": `"text" is a string`, "null": `"null" is a <nil>`, "none": `no column "none"`} {
 		n, errN := row.Int64(column)
 		f, errF := row.Float64(column)
@@ -81,7 +81,7 @@ func TestRow_Number(t *testing.T) {
 		"1e-400":                 {0, false, 0},
 		"1e-300":                 {1e-300, false, 0},
 	} {
-		row := Row{columns: []string{"sum"}, values: []any{json.Number(text)}}
+		row := newRow([]string{"sum"}, json.Number(text))
 		got, err := row.Number("sum")
 		if err != nil || got != want {
 			t.Errorf("%s: %+v, %v, want %+v", text, got, err, want)
@@ -94,7 +94,7 @@ func TestRow_Number(t *testing.T) {
 		}
 	}
 	for _, value := range []any{json.Number("1e999"), json.Number("-1e309"), "7", nil, true} {
-		if got, err := (Row{columns: []string{"sum"}, values: []any{value}}).Number("sum"); !errors.Is(err, ErrMalformed) || got != (Number{}) {
+		if got, err := (newRow([]string{"sum"}, value)).Number("sum"); !errors.Is(err, ErrMalformed) || got != (Number{}) {
 			t.Errorf("%v: %+v, %v, want malformed", value, got, err)
 		}
 	}
@@ -115,4 +115,20 @@ func TestRow_Only(t *testing.T) {
 			}
 		}
 	}
+}
+
+// newRow returns a row as the decoder makes it.
+func newRow(columns []string, values ...any) Row {
+	row := Row{columns: columns}
+	for _, value := range values {
+		raw, err := json.Marshal(value)
+		if number, ok := value.(json.Number); ok { // also one that Marshal rejects
+			raw, err = []byte(number), nil
+		}
+		if err != nil {
+			panic(err)
+		}
+		row.values = append(row.values, raw)
+	}
+	return row
 }

@@ -22,6 +22,7 @@ const (
 	demoDatabase  = "memdump_demo" // on an InfluxDB that is not ours; never one that could hold real data
 
 	lookback     = 24 * time.Hour
+	maxAge       = 24 * time.Hour   // of the newest dump of a VM
 	historyBatch = 2000             // points between two steps of progress
 	writeTimeout = 3 * time.Second  // for live points; an InfluxDB that hangs must not hold up Ctrl-C or the clock
 	readyTimeout = 30 * time.Second // for the exporter
@@ -45,12 +46,20 @@ type demo struct {
 	queue    []string // lines not yet stored, oldest first
 }
 
-// runLocal shows everything on an InfluxDB of its own.
-func (d *demo) runLocal(ctx context.Context) (err error) {
+// runLocal shows everything on an InfluxDB of its own: the first of the programs that INFLUXD and INFLUXDB3 name, or the
+// default one.
+func (d *demo) runLocal(ctx context.Context, env func(string) string) (err error) {
 	d.out.printf("memdump_demo: a real InfluxDB, believable data, and %s on it\n", d.exporter)
-	influxd, err := influxtest.Influxd(ctx, d.out)
+	specs, err := influxtest.Programs(ctx, env("INFLUXD"), env("INFLUXDB3"))
 	if err != nil {
 		return err
+	}
+	if len(specs) == 0 {
+		spec, err := influxtest.Default(ctx, d.out)
+		if err != nil {
+			return err
+		}
+		specs = append(specs, spec)
 	}
 	dir, err := os.MkdirTemp("", "memdump_demo-")
 	if err != nil {
@@ -59,26 +68,35 @@ func (d *demo) runLocal(ctx context.Context) (err error) {
 	defer func() { err = cleanup(err, os.RemoveAll(dir)) }()
 
 	d.out.printf("starting InfluxDB…\n")
-	server, err := influxtest.Start(ctx, influxd, dir)
+	server, err := specs[0].Start(ctx, dir)
 	if err != nil {
 		return err
 	}
 	defer func() { err = cleanup(err, server.Stop()) }()
-	d.out.printf("InfluxDB 1.7.11 runs at %s, pid %d, data in %s\n", server.URL, server.Pid(), dir)
+	d.out.printf("InfluxDB %s runs at %s, pid %d, data in %s\n", server.Version, server.URL, server.Pid(), dir)
 
 	d.influx, d.database = &server.Writer, localDatabase
-	if err := d.influx.Exec(ctx, "CREATE DATABASE "+d.database); err != nil {
+	if err := d.influx.CreateDatabase(ctx, d.database); err != nil {
 		return err
 	}
 	d.history = influxtest.Believable(d.seed, time.Now())
 	if err := d.writeHistory(ctx); err != nil {
 		return err
 	}
-	return d.show(ctx, []string{"INFLUX_URL=" + server.URL}, fmt.Sprintf(`
+	return d.show(ctx, settings(server.URL, server.Token), fmt.Sprintf(`
   kill -STOP %[1]d    InfluxDB hangs: the figures leave /metrics, memdump_up is 0
   kill -CONT %[1]d    and they come back
   Ctrl-C             ends all of it; nothing stays behind
 `, server.Pid()))
+}
+
+// settings are the variables that lead the exporter to an InfluxDB.
+func settings(url, token string) []string {
+	variables := []string{"INFLUX_URL=" + url}
+	if token != "" {
+		variables = append(variables, "INFLUX_TOKEN="+token)
+	}
+	return variables
 }
 
 // runOn shows everything on an InfluxDB that is somebody's.
@@ -106,26 +124,25 @@ func (d *demo) runOn(ctx context.Context, url, token string) error {
 	case <-warning.C:
 	}
 
-	createErr := d.influx.Exec(ctx, "CREATE DATABASE "+d.database)
+	// Refused it is also where the database is there already, and where a write makes it.
+	createErr := d.influx.CreateDatabase(ctx, d.database)
 	if err := d.writeHistory(ctx); err != nil {
 		if createErr != nil {
-			err = fmt.Errorf("%w (CREATE DATABASE was refused before: %w)", err, createErr)
+			err = fmt.Errorf("%w (before: %w)", err, createErr)
 		}
 		return fmt.Errorf("%w\nInfluxDB 1.x: the user must be allowed to write to %[2]s, or to create it. "+
-			"InfluxDB 2.x: make the bucket %[2]s, or a DBRP mapping from the database %[2]s to a bucket. "+
+			"InfluxDB 2.x: give INFLUX_TOKEN the right to make buckets, or make the bucket %[2]s, "+
+			"or a DBRP mapping from the database %[2]s to a bucket, and let the token write to it and read it. "+
 			"InfluxDB 3 Core: five databases at most", err, d.database)
 	}
 	defer d.out.printf("the data is still there; DROP DATABASE %[1]s (1.x), delete the bucket (2.x), or influxdb3 delete database %[1]s (3.x) removes it\n", d.database)
 
 	if d.exporter == "" {
+		d.introduce()
 		d.tell("")
 		return d.live(ctx, nil)
 	}
-	settings := []string{"INFLUX_URL=" + url}
-	if token != "" {
-		settings = append(settings, "INFLUX_TOKEN="+token)
-	}
-	return d.show(ctx, settings, `
+	return d.show(ctx, settings(url, token), `
   The truth below holds when nothing else is in that database: an earlier demo's points count on /metrics too.
   Ctrl-C             ends the exporter; the data stays
 `)
@@ -160,7 +177,7 @@ func (d *demo) writeHistory(ctx context.Context) error {
 
 // show starts the exporter with the settings in its environment and goes on writing until ctx or the exporter ends.
 func (d *demo) show(ctx context.Context, settings []string, hints string) (err error) {
-	cmd := exec.Command(d.exporter, "--web.listen-address="+d.listen)
+	cmd := exec.Command(d.exporter, "--web.listen-address="+d.listen, fmt.Sprint("--dumps.max-age=", maxAge))
 	cmd.Stdout, cmd.Stderr = d.logs, d.logs
 	// What the user's shell has set for another InfluxDB must not mix with this one.
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, "INFLUX_") })
@@ -179,6 +196,7 @@ func (d *demo) show(ctx context.Context, settings []string, hints string) (err e
 	if err := waitReady(ctx, base, exporter); err != nil {
 		return err
 	}
+	d.introduce()
 	d.out.printf("\nThe exporter runs, pid %d. Open\n\n  %s/\n  %s/metrics\n%s\n", exporter.Pid(), base, base, hints)
 	d.tell("")
 	return d.live(ctx, exporter)

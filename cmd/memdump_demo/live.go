@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"time"
 
 	"memdump_exporter/influx/influxtest"
@@ -13,6 +15,8 @@ func (d *demo) live(ctx context.Context, exporter *influxtest.Process) error {
 	defer telemetry.Stop()
 	dump := time.NewTicker(d.dumpEvery)
 	defer dump.Stop()
+	restart := time.NewTicker(d.restartEvery)
+	defer restart.Stop()
 	prune := time.NewTicker(pruneEvery)
 	defer prune.Stop()
 	var exporterDone <-chan struct{}
@@ -29,9 +33,13 @@ func (d *demo) live(ctx context.Context, exporter *influxtest.Process) error {
 			d.add(ctx, d.history.LiveTelemetry)
 		case <-dump.C:
 			d.add(ctx, d.history.LiveDump)
+		case <-restart.C:
+			if domain, before, after := d.history.LiveRestart(time.Now()); domain != "" {
+				d.out.printf("%s  %s restarts: its runtime ID was %s and is %s\n", clock(time.Now()), domain, before, after)
+			}
 		case <-prune.C:
 			// Telemetry beyond the look-back is true of nothing any more, and would fill the memory in days.
-			d.history.Delete(influxtest.Telemetry, 0, time.Now().Add(-lookback-time.Hour).UnixNano())
+			d.history.DeleteTelemetry(time.Now().Add(-lookback - time.Hour).UnixNano())
 		}
 	}
 }
@@ -69,21 +77,64 @@ func (d *demo) add(ctx context.Context, next func(time.Time) []influxtest.Point)
 
 func clock(t time.Time) string { return t.Format("15:04:05") }
 
+// shownMetrics are the metrics whose truth a line shows, without the prefix of all metrics.
+var shownMetrics = []string{
+	"dumps", "dumped_domains", "dumped_vms", "dumps_compressed_bytes", "dumps_raw_bytes",
+	"dump_duration_mean_seconds", "last_dump_timestamp_seconds",
+	"monitored_domains", "monitored_vms", "vms_never_dumped", "vms_dump_overdue",
+}
+
 // tell prints the truth as the generator knows it, in the numbers of /metrics; dump is the domain just dumped.
 func (d *demo) tell(dump string) {
 	now := time.Now()
-	truth := d.history.Truth(now.UnixNano(), lookback)
-	mean, last := "absent", "absent"
-	if m, ok := truth.Mean(); ok {
-		mean = number(m)
+	truth := d.history.Truth(now.UnixNano(), lookback).Metrics()
+	truth["memdump_vms_dump_overdue"] = float64(d.history.MonitoredDomains(now.UnixNano(), lookback).Overdue(now.UnixNano(), maxAge))
+	var values []string
+	for _, metric := range shownMetrics {
+		value := "absent"
+		if v, ok := truth["memdump_"+metric]; ok {
+			value = number(v)
+		}
+		values = append(values, metric+" "+value)
 	}
-	if l, ok := truth.Last(); ok {
-		last = number(l)
-	}
-	d.out.printf("%s  truth: dumps %d, dumped_vms %d, compressed_bytes %s, duration_mean %s, last_dump %s, monitored_vms %d",
-		clock(now), truth.Dumps, truth.DumpedVMs, number(float64(truth.CompressedBytes)), mean, last, truth.MonitoredVMs)
+	d.out.printf("%s  truth: %s", clock(now), strings.Join(values, ", "))
 	if dump != "" {
 		d.out.printf("  (dumped %s)", dump)
 	}
 	d.out.printf("\n")
+}
+
+// introduce prints who lives in the history that has been written.
+func (d *demo) introduce() {
+	now := time.Now().UnixNano()
+	monitored := d.history.MonitoredDomains(now, lookback)
+	var restarted, never, overdue []string
+	for _, vm := range monitored {
+		switch {
+		case !vm.Dumped:
+			never = append(never, vm.Name)
+		case now-vm.LastNs > int64(maxAge):
+			overdue = append(overdue, vm.Name)
+		}
+		if len(vm.VMIDs) > 1 {
+			restarted = append(restarted, vm.Name)
+		}
+	}
+	d.out.printf(`
+%d VMs are monitored. Never dumped: %s. Not dumped for more than a day: %s.
+Restarted or moved within the day, each time under another runtime ID (vmid): %s.
+Hosts hand these numbers out from 1 again when they restart, so all share %d of them; a VM is its domain.
+`, len(monitored), list(never), list(overdue), list(restarted), d.history.Truth(now, lookback).MonitoredVMs)
+}
+
+// list is some names for a person.
+func list(names []string) string {
+	const most = 5
+	switch n := len(names); {
+	case n == 0:
+		return "none"
+	case n > most:
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), n-most)
+	}
+	return strings.Join(names, ", ")
 }

@@ -1,6 +1,7 @@
 // Command memdump_demo shows memdump_exporter at work: it starts a real InfluxDB, fills it with six weeks of believable
 // dumps, starts the exporter on it, and goes on writing. Everything ends with it, and nothing stays behind. With
-// INFLUX_URL set it writes into a database of its own on that InfluxDB instead.
+// INFLUX_URL set it writes into a database of its own on that InfluxDB instead; INFLUXD or INFLUXDB3 names the program of
+// an InfluxDB to start.
 package main
 
 import (
@@ -36,6 +37,7 @@ type options struct {
 	seed           uint64        // of the believable data
 	telemetryEvery time.Duration // between two samples of each VM
 	dumpEvery      time.Duration
+	restartEvery   time.Duration // of some VM
 	warning        time.Duration // before something is written to somebody's InfluxDB
 }
 
@@ -48,12 +50,14 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.Uint64Var(&o.seed, "seed", 1, "seed of the data; equal seeds give equal dumps")
 	flags.DurationVar(&o.telemetryEvery, "telemetry-every", 5*time.Second, "time between two samples of each VM")
 	flags.DurationVar(&o.dumpEvery, "dump-every", 15*time.Second, "time between two dumps")
+	flags.DurationVar(&o.restartEvery, "restart-every", time.Minute, "time between two restarts of a VM")
 	flags.DurationVar(&o.warning, "warning", 5*time.Second, "time to change your mind before INFLUX_URL is written to")
 	flags.Usage = func() {
 		fmt.Fprint(stderr, `Usage: memdump_demo [flags]
 
-Starts a real InfluxDB with six weeks of believable dumps and memdump_exporter on it, and goes on writing. With
-INFLUX_URL (and INFLUX_TOKEN) set it starts no InfluxDB, but writes there, into the database memdump_demo.
+Starts a real InfluxDB with six weeks of believable dumps and memdump_exporter on it, and goes on writing. INFLUXD (1.x
+or 2.x) or INFLUXDB3 names the program to start, instead of the InfluxDB 1.7.11 that is built once. With INFLUX_URL (and
+INFLUX_TOKEN) set it starts no InfluxDB, but writes there, into the database memdump_demo; on 2.x it makes the bucket.
 
 `)
 		flags.PrintDefaults()
@@ -64,8 +68,8 @@ INFLUX_URL (and INFLUX_TOKEN) set it starts no InfluxDB, but writes there, into 
 	if flags.NArg() > 0 {
 		return o, fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
-	if o.telemetryEvery <= 0 || o.dumpEvery <= 0 {
-		return o, errors.New("--telemetry-every and --dump-every must be positive")
+	if o.telemetryEvery <= 0 || o.dumpEvery <= 0 || o.restartEvery <= 0 {
+		return o, errors.New("--telemetry-every, --dump-every and --restart-every must be positive")
 	}
 	return o, nil
 }
@@ -98,7 +102,7 @@ func run(ctx context.Context, args []string, env func(string) string, stdout, st
 	if url := env("INFLUX_URL"); url != "" {
 		err = d.runOn(ctx, url, env("INFLUX_TOKEN"))
 	} else {
-		err = d.runLocal(ctx)
+		err = d.runLocal(ctx, env)
 	}
 	// Ctrl-C may meet any step; what it breaks there is no news.
 	if ctx.Err() != nil && !errors.Is(err, errCleanup) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,7 +10,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -33,6 +33,7 @@ func TestMain(m *testing.M) {
 	case "serve":
 		http.HandleFunc("/-/ready", func(http.ResponseWriter, *http.Request) {})
 		http.HandleFunc("/settings", func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprintln(w, os.Args[2:])
 			for _, s := range os.Environ() {
 				if strings.HasPrefix(s, "INFLUX_") {
 					fmt.Fprintln(w, s)
@@ -157,39 +158,58 @@ func get(t *testing.T, url string) string {
 	return string(body)
 }
 
-// figures asks InfluxDB for the six, in the form of tell's line.
-func figures(t *testing.T, base, database string) string {
+// counted is what InfluxDB holds, in the form of tell's line.
+func counted(t *testing.T, influx *influxtest.Writer, database string) string {
 	t.Helper()
-	query := func(statement string) (series [][]any) {
-		var answer struct {
-			Results []struct {
-				Error  string
-				Series []struct{ Values [][]any }
-			}
+	query := func(statement string) []influxtest.AnswerRow {
+		rows, err := influx.Query(t.Context(), database, statement)
+		if err != nil {
+			t.Fatalf("%s: %v", statement, err)
 		}
-		body := get(t, base+"/query?"+url.Values{"db": {database}, "epoch": {"ns"}, "q": {statement}}.Encode())
-		decoder := json.NewDecoder(strings.NewReader(body))
-		decoder.UseNumber()
-		if err := decoder.Decode(&answer); err != nil || len(answer.Results) != 1 || answer.Results[0].Error != "" {
-			t.Fatalf("%s: %v: %s", statement, err, body)
-		}
-		for _, s := range answer.Results[0].Series {
-			series = append(series, s.Values[0])
-		}
-		return series
+		return rows
 	}
-	float := func(statement string, column int) float64 {
-		f, err := query(statement)[0][column].(json.Number).Float64()
+	float := func(selected string) float64 {
+		f, err := query(`SELECT ` + selected + ` FROM mem_dumps`)[0].Values[1].(json.Number).Float64()
 		must(t, err)
 		return f
 	}
-	return fmt.Sprintf("dumps %s, dumped_vms %d, compressed_bytes %s, duration_mean %s, last_dump %s, monitored_vms %d",
-		query(`SELECT COUNT(sha256) FROM mem_dumps`)[0][1],
-		len(query(`SELECT LAST(sha256) FROM mem_dumps WHERE vmid != '' GROUP BY vmid`)),
-		number(float(`SELECT SUM(gzip_size_bytes) FROM mem_dumps`, 1)),
-		number(float(`SELECT SUM(duration_sec) FROM mem_dumps`, 1)/float(`SELECT COUNT(duration_sec) FROM mem_dumps`, 1)),
-		seconds(t, query(`SELECT sha256 FROM mem_dumps ORDER BY time DESC LIMIT 1`)[0][0]),
-		len(query(`SELECT * FROM vm_info WHERE time > now() - 24h AND "VMID" != '' GROUP BY "VMID" ORDER BY time DESC LIMIT 1`)))
+	vmids, domains := map[string]bool{}, map[string]int64{} // and their newest dumps
+	for _, s := range query(`SELECT LAST(sha256) FROM mem_dumps GROUP BY dom, vmid`) {
+		ns, err := s.Values[0].(json.Number).Int64()
+		must(t, err)
+		domain := cmp.Or(s.Tags["dom"], s.Tags["vmid"])
+		domains[domain] = max(domains[domain], ns)
+		vmids[s.Tags["vmid"]] = true
+	}
+	delete(vmids, "")
+	ids, names := map[string]bool{}, map[string]map[string]bool{} // by uuid
+	for _, s := range query(`SELECT * FROM vm_totals, vm_metrics WHERE time > now() - 24h GROUP BY * ORDER BY time DESC LIMIT 1`) {
+		ids[s.Tags["VMID"]] = true
+		uuid := cmp.Or(s.Tags["uuid"], s.Tags["UUID"])
+		if names[uuid] == nil {
+			names[uuid] = map[string]bool{}
+		}
+		names[uuid][cmp.Or(s.Tags["name"], s.Tags["Dom"])] = true
+	}
+	never, overdue := 0, 0
+	for _, of := range names {
+		var last int64
+		for name := range of {
+			last = max(last, domains[name])
+		}
+		if last == 0 {
+			never++
+		} else if time.Since(time.Unix(0, last)) > maxAge {
+			overdue++
+		}
+	}
+	newest := query(`SELECT sha256 FROM mem_dumps ORDER BY time DESC LIMIT 1`)[0].Values[0]
+	return fmt.Sprintf("dumps %s, dumped_domains %d, dumped_vms %d, dumps_compressed_bytes %s, dumps_raw_bytes %s, "+
+		"dump_duration_mean_seconds %s, last_dump_timestamp_seconds %s, "+
+		"monitored_domains %d, monitored_vms %d, vms_never_dumped %d, vms_dump_overdue %d",
+		number(float(`COUNT(sha256)`)), len(domains), len(vmids), number(float(`SUM(gzip_size_bytes)`)), number(float(`SUM(raw_size_bytes)`)),
+		number(float(`SUM(duration_sec)`)/float(`COUNT(duration_sec)`)), seconds(t, newest),
+		len(names), len(ids), never, overdue)
 }
 
 // seconds writes nanoseconds as /metrics does.
@@ -202,25 +222,30 @@ func seconds(t *testing.T, ns any) string {
 	return number(f)
 }
 
-const truthLine = `truth: (.*monitored_vms \d+)`
+const truthLine = `truth: (.*vms_dump_overdue \d+)`
 
 func TestRun_on_its_own_InfluxDB(t *testing.T) {
 	temp := t.TempDir()
 	t.Setenv("TMPDIR", temp)
-	r := start(t, "serve", nil, "--dump-every=1s", "--telemetry-every=100ms")
+	r := start(t, "serve", nil, "--dump-every=1s", "--telemetry-every=100ms", "--restart-every=700ms")
 	where, _ := r.waitFor(t, 0, `InfluxDB 1.7.11 runs at (\S+), pid (\d+), data in (\S+)`)
 	influxPid, err := strconv.Atoi(where[2])
 	must(t, err)
+	r.waitFor(t, 0, `3\d VMs are monitored\. Never dumped: jump-host\. Not dumped for more than a day: legacy-erp\.\n`+
+		`.*: \S.* and \d+ more\.\n`)
 	exporter, end := r.waitFor(t, 0, `The exporter runs, pid (\d+)`)
 	exporterPid, err := strconv.Atoi(exporter[1])
 	must(t, err)
-	if want, got := "INFLUX_DB=vmstats\nINFLUX_URL="+where[1]+"\n", sorted(get(t, "http://"+r.listen+"/settings")); got != want {
+	want := "INFLUX_DB=vmstats\nINFLUX_URL=" + where[1] + "\n[--dumps.max-age=24h0m0s]\n"
+	if got := sorted(get(t, "http://"+r.listen+"/settings")); got != want {
 		t.Errorf("settings of the exporter: want %s, got %s", want, got)
 	}
 	if filepath.Dir(where[3]) != temp {
 		t.Errorf("the data is in %s, not under %s", where[3], temp)
 	}
-	agree(t, r, end, where[1], "vmstats")
+	influx := &influxtest.Writer{URL: where[1]}
+	r.waitFor(t, end, `restarts: its runtime ID was \d+ and is \d+\n`)
+	agree(t, r, end, influx, "vmstats")
 
 	for _, step := range []struct {
 		signal syscall.Signal
@@ -233,7 +258,7 @@ func TestRun_on_its_own_InfluxDB(t *testing.T) {
 		must(t, syscall.Kill(influxPid, step.signal))
 		_, end = r.waitFor(t, end, step.want)
 		if step.signal == syscall.SIGCONT {
-			agree(t, r, end, where[1], "vmstats")
+			agree(t, r, end, influx, "vmstats")
 		}
 	}
 
@@ -254,13 +279,13 @@ func TestRun_on_its_own_InfluxDB(t *testing.T) {
 
 // agree compares a truth that is told after the first from bytes with InfluxDB. The next dump may come between telling
 // and asking, so there are several tries.
-func agree(t *testing.T, r *demoRun, from int, influx, database string) {
+func agree(t *testing.T, r *demoRun, from int, influx *influxtest.Writer, database string) {
 	t.Helper()
 	var truth []string
 	var got string
 	for range 5 {
 		truth, from = r.waitFor(t, from, truthLine)
-		if got = figures(t, influx, database); got == truth[1] {
+		if got = counted(t, influx, database); got == truth[1] {
 			return
 		}
 	}
@@ -312,9 +337,9 @@ func TestRun_on_somebodys_InfluxDB(t *testing.T) {
 
 	t.Run("writes without an exporter", func(t *testing.T) {
 		must(t, server.Exec(t.Context(), "DROP DATABASE memdump_demo"))
-		r := start(t, "exit", env, "--exporter=", "--dump-every=500ms", "--telemetry-every=100ms")
+		r := start(t, "exit", env, "--exporter=", "--dump-every=5s", "--telemetry-every=100ms")
 		_, end := r.waitFor(t, 0, `truth: `)
-		agree(t, r, end, server.URL, "memdump_demo")
+		agree(t, r, end, &server.Writer, "memdump_demo")
 		r.cancel()
 		if err := r.wait(t); err != nil {
 			t.Error(err)
@@ -324,13 +349,13 @@ func TestRun_on_somebodys_InfluxDB(t *testing.T) {
 
 	t.Run("writes and leaves it", func(t *testing.T) {
 		must(t, server.Exec(t.Context(), "DROP DATABASE memdump_demo"))
-		r := start(t, "serve", env, "--dump-every=500ms", "--telemetry-every=100ms")
+		r := start(t, "serve", env, "--dump-every=5s", "--telemetry-every=100ms")
 		_, end := r.waitFor(t, 0, `The exporter runs`)
-		want := "INFLUX_DB=memdump_demo\nINFLUX_TOKEN=" + token + "\nINFLUX_URL=" + server.URL + "\n"
+		want := "INFLUX_DB=memdump_demo\nINFLUX_TOKEN=" + token + "\nINFLUX_URL=" + server.URL + "\n[--dumps.max-age=24h0m0s]\n"
 		if got := sorted(get(t, "http://"+r.listen+"/settings")); got != want {
 			t.Errorf("settings of the exporter: want %s, got %s", want, got)
 		}
-		agree(t, r, end, server.URL, "memdump_demo")
+		agree(t, r, end, &server.Writer, "memdump_demo")
 		r.cancel()
 		if err := r.wait(t); err != nil {
 			t.Error(err)
@@ -343,6 +368,102 @@ func TestRun_on_somebodys_InfluxDB(t *testing.T) {
 			t.Errorf("databases: %s", got)
 		}
 	})
+}
+
+// others returns the servers of a major version that need no building.
+func others(t *testing.T, major int) []influxtest.ServerSpec {
+	t.Helper()
+	t.Setenv("SERVERS", "cached")
+	specs, missing, err := influxtest.Available(t.Context(), io.Discard)
+	must(t, err)
+	specs = slices.DeleteFunc(specs, func(s influxtest.ServerSpec) bool { return s.Major != major || s.Remote() })
+	if len(specs) == 0 {
+		t.Skipf("no InfluxDB %d.x to start; make servers builds one, as CI does: %s", major, strings.Join(missing, "; "))
+	}
+	return specs
+}
+
+func TestRun_starts_INFLUXD(t *testing.T) {
+	spec := others(t, 2)[0]
+	temp := t.TempDir()
+	t.Setenv("TMPDIR", temp)
+	r := start(t, "serve", map[string]string{"INFLUXD": spec.Path}, "--dump-every=1s", "--telemetry-every=100ms")
+	where, _ := r.waitFor(t, 0, `InfluxDB (\S+) runs at (\S+), pid \d+`)
+	if where[1] != spec.Version {
+		t.Errorf("want InfluxDB %s, got %s", spec.Version, where[1])
+	}
+	_, end := r.waitFor(t, 0, `The exporter runs`)
+	influx := &influxtest.Writer{URL: where[2]}
+	for line := range strings.Lines(get(t, "http://"+r.listen+"/settings")) {
+		if token, ok := strings.CutPrefix(line, "INFLUX_TOKEN="); ok {
+			influx.Token = strings.TrimSpace(token)
+		}
+	}
+	agree(t, r, end, influx, "vmstats")
+	r.cancel()
+	if err := r.wait(t); err != nil {
+		t.Error(err)
+	}
+	if left, err := os.ReadDir(temp); err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+func TestRun_on_somebodys_InfluxDB_2(t *testing.T) {
+	server := others(t, 2)[0].MustStart(t)
+	const bucket = "memdump_demo"
+
+	t.Run("a token that may not make buckets", func(t *testing.T) {
+		reader := tokenOf(t, server, `{"action":"read","resource":{"type":"buckets"}}`)
+		err := start(t, "serve", map[string]string{"INFLUX_URL": server.URL, "INFLUX_TOKEN": reader}).wait(t)
+		for _, want := range []string{"no dbrp mapping found", "make the bucket: status 401", "or make the bucket memdump_demo"} {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("want %s, got %v", want, err)
+			}
+		}
+		if err != nil && strings.Contains(err.Error(), reader) {
+			t.Errorf("contains the token: %v", err)
+		}
+	})
+
+	writer := tokenOf(t, server, `{"action":"read","resource":{"type":"buckets"}},{"action":"write","resource":{"type":"buckets"}}`)
+	for _, name := range []string{"makes the bucket", "finds the bucket"} {
+		t.Run(name, func(t *testing.T) {
+			r := start(t, "serve", map[string]string{"INFLUX_URL": server.URL, "INFLUX_TOKEN": writer}, "--dump-every=5s", "--telemetry-every=100ms")
+			_, end := r.waitFor(t, 0, `The exporter runs`)
+			if name == "makes the bucket" {
+				agree(t, r, end, &influxtest.Writer{URL: server.URL, Token: writer}, bucket)
+			}
+			r.cancel()
+			if err := r.wait(t); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// tokenOf makes a token of InfluxDB 2.x with no more than these rights.
+func tokenOf(t *testing.T, server *influxtest.Server, permissions string) string {
+	t.Helper()
+	call := func(method, path, body string, answer any) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), method, server.URL+path, strings.NewReader(body))
+		must(t, err)
+		req.Header.Set("Authorization", "Token "+server.Token)
+		resp, err := http.DefaultClient.Do(req)
+		must(t, err)
+		defer resp.Body.Close()
+		must(t, json.NewDecoder(resp.Body).Decode(answer))
+		if resp.StatusCode/100 != 2 {
+			t.Fatalf("%s %s: status %d", method, path, resp.StatusCode)
+		}
+	}
+	var orgs struct{ Orgs []struct{ ID string } }
+	call(http.MethodGet, "/api/v2/orgs", "", &orgs)
+	var authorization struct{ Token string }
+	call(http.MethodPost, "/api/v2/authorizations", fmt.Sprintf(`{"orgID":%q,"permissions":[%s]}`,
+		orgs.Orgs[0].ID, strings.ReplaceAll(permissions, `"buckets"`, `"buckets","orgID":"`+orgs.Orgs[0].ID+`"`)), &authorization)
+	return authorization.Token
 }
 
 func TestRun_refuses(t *testing.T) {
@@ -372,7 +493,7 @@ func TestRun_refuses(t *testing.T) {
 		{"address taken", "", []string{this, "--listen=" + taken.Addr().String()}, "choose another --listen"},
 		{"not a URL", "s3cr3t", []string{this, free}, "INFLUX_URL is not a URL"},
 		{"not a URL either", "http://u:s3cr3t@h:x", []string{this, free}, "INFLUX_URL is not a URL"},
-		{"writing refused", "http://u:s3cr3t@" + taken.Addr().String(), []string{this, free, "--warning=1ms"}, "InfluxDB 2.x: make the bucket memdump_demo"},
+		{"writing refused", "http://u:s3cr3t@" + taken.Addr().String(), []string{this, free, "--warning=1ms"}, "or make the bucket memdump_demo"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var stdout, stderr screen

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -22,15 +24,20 @@ import (
 // backfillOptions are the flags of the command backfill.
 type backfillOptions struct {
 	from, to, output string
+	allowRecent      bool
 	step             time.Duration
 	labels           map[string]string
 }
 
-// mostSteps bounds how much is asked for by mistake.
-const mostSteps = 10_000_000
+const (
+	// maxSteps limits what is written by mistake.
+	maxSteps = 2_000_000
+	// recent is how long ago history must end: Prometheus writes a block every two hours, and
+	// drops what is older than the end of the newest block when it starts.
+	recent = 3 * time.Hour
+)
 
-// runBackfill writes history as OpenMetrics text that promtool takes. Steps that are done
-// stand in a work file beside the output, from which a run that was stopped goes on.
+// runBackfill writes history as OpenMetrics text that promtool accepts.
 func runBackfill(ctx context.Context, o options, stderr io.Writer) error {
 	b, err := o.backfill.plan(time.Now())
 	if err != nil {
@@ -41,35 +48,22 @@ func runBackfill(ctx context.Context, o options, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	c := newCollector(o, client, log.NewNopLogger())
+	exporter := newExporter(o, client, log.NewNopLogger())
+	defer exporter.Close()
 	if _, err := os.Stat(o.backfill.output); err == nil {
-		return fmt.Errorf("--output: %s is there already: expected the name of a new file", o.backfill.output)
+		return fmt.Errorf("--output: %s exists: expected the name of a new file", o.backfill.output)
 	}
-	work, done, err := openWork(o.backfill.output+".part", fmt.Sprintf("%s of %s in %s: %s every %s", o.dumpsMeasurement, o.influxDatabase, o.influxURL, b.From.UTC().Format(time.RFC3339), b.Every))
-	if err != nil {
-		return err
-	}
-	defer work.Close()
 	total := int(b.To.Sub(b.From)/b.Every) + 1
-	if first := done; first < total {
-		b.From = b.From.Add(time.Duration(first) * b.Every)
-		bar := progress{out: stderr, shown: isTerminal(stderr), begun: time.Now(), first: first, total: total}
-		lines := bufio.NewWriter(work)
-		err = c.Backfill(ctx, b, func(s collector.Step) error {
-			done++
-			bar.show(done, s.At)
-			return writeStep(lines, s)
-		})
-		bar.end()
-		if err := errors.Join(err, lines.Flush()); err != nil {
-			return fmt.Errorf("after %d of %d steps, which %s keeps (the same command goes on from there): %w", done, total, work.Name(), err)
-		}
+	written, err := o.backfill.write(ctx, exporter, b, &progress{out: stderr, shown: isTerminal(stderr), begun: time.Now(), total: total})
+	if err != nil {
+		return fmt.Errorf("after %d of %d steps: %w", written, total, err)
 	}
-	if err := o.backfill.write(c, work, total); err != nil {
-		return fmt.Errorf("writing %s: %w", o.backfill.output, err)
+	fmt.Fprintf(stderr, "%d steps in %s; next, as the user that Prometheus runs as: promtool tsdb create-blocks-from openmetrics %[2]s DATA_FOLDER_OF_PROMETHEUS\n",
+		total, o.backfill.output)
+	if time.Since(b.To) < recent {
+		fmt.Fprintf(stderr, "warning: this history ends less than %s ago: when Prometheus starts next, it drops the samples of all its targets that are older than its end and not in a block yet\n", recent)
 	}
-	fmt.Fprintf(stderr, "%d steps in %s; next: promtool tsdb create-blocks-from openmetrics %[2]s DATA_FOLDER_OF_PROMETHEUS\n", total, o.backfill.output)
-	return os.Remove(work.Name())
+	return nil
 }
 
 // labelName is what Prometheus takes as the name of a label.
@@ -81,7 +75,7 @@ func (o backfillOptions) plan(now time.Time) (b collector.Backfill, err error) {
 	if b.From, err = flagTime("--from", o.from); err != nil {
 		return b, err
 	}
-	b.To = now.Truncate(time.Second)
+	b.To = now.Add(-recent).Truncate(time.Second)
 	if o.to != "" {
 		if b.To, err = flagTime("--to", o.to); err != nil {
 			return b, err
@@ -93,9 +87,11 @@ func (o backfillOptions) plan(now time.Time) (b collector.Backfill, err error) {
 	case b.To.Before(b.From):
 		return b, fmt.Errorf("--to is before --from")
 	case b.To.After(now):
-		return b, fmt.Errorf("--to is in the future: what was true then is not known")
-	case b.To.Sub(b.From)/o.step >= mostSteps:
-		return b, fmt.Errorf("--step is %v: expected one that makes at most %d steps between --from and --to", o.step, mostSteps)
+		return b, fmt.Errorf("--to is in the future: expected a time before now")
+	case now.Sub(b.To) < recent && !o.allowRecent:
+		return b, fmt.Errorf("--to is less than %s ago: when Prometheus starts next, it would drop the samples of all its targets that are older than --to and not in a block yet; expected an earlier time, or --allow-recent", recent)
+	case b.To.Sub(b.From)/o.step >= maxSteps:
+		return b, fmt.Errorf("--step is %v: expected one that makes at most %d steps between --from and --to", o.step, maxSteps)
 	}
 	for name := range o.labels {
 		if !labelName.MatchString(name) || strings.HasPrefix(name, "__") {
@@ -116,95 +112,85 @@ func flagTime(flag, text string) (time.Time, error) {
 	return t, nil
 }
 
-// openWork opens the work file behind its last whole line, and returns how many steps it
-// holds. A work file of another run is refused.
-func openWork(path, what string) (work *os.File, steps int, err error) {
-	if work, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644); err != nil {
-		return nil, 0, fmt.Errorf("--output: %w", err)
-	}
-	defer func() {
-		if err != nil {
-			_ = work.Close()
-		}
-	}()
-	whole, first := int64(0), ""
-	for lines := bufio.NewReader(work); ; {
-		line, err := lines.ReadString('\n')
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, 0, fmt.Errorf("reading %s: %w", path, err)
-		}
-		if whole == 0 {
-			first = strings.TrimSuffix(line, "\n")
-			steps = -1
-		}
-		whole += int64(len(line))
-		steps++
-	}
-	if first != "" && first != what {
-		return nil, 0, fmt.Errorf("%s holds steps of another run (%s): remove it, or give another --output", path, first)
-	}
-	if _, err = work.Seek(whole, io.SeekStart); err != nil {
-		return nil, 0, err
-	}
-	if first == "" {
-		_, err = fmt.Fprintln(work, what)
-	}
-	return work, steps, err
-}
-
-func writeStep(w io.Writer, s collector.Step) error {
-	_, err := fmt.Fprintln(w, s.At.Unix(), s.Dumps, s.VMs, s.Bytes, s.LastNs)
-	return err
-}
-
-// write makes the output of the work file: one metric after the other, as OpenMetrics
-// wants it, each read anew. It appears whole or not at all.
-func (o backfillOptions) write(c *collector.Collector, work *os.File, steps int) error {
-	made := o.output + ".tmp"
-	out, err := os.Create(made)
+// write makes the output: one metric after the other, as OpenMetrics requires. The lines of
+// each metric are collected in a temporary file, so that the output appears whole or not at
+// all. It returns how many steps were written.
+func (o backfillOptions) write(ctx context.Context, e *collector.Exporter, b collector.Backfill, bar *progress) (steps int, err error) {
+	dir, err := os.MkdirTemp(filepath.Dir(o.output), "."+filepath.Base(o.output)+"-")
 	if err != nil {
-		return err
+		return 0, fmt.Errorf("--output: %w", err)
 	}
-	defer func() { _ = os.Remove(made) }() // renamed, when all went well
-	defer out.Close()
-	text := bufio.NewWriter(out)
-	var labels []string
-	for name, value := range o.labels {
-		labels = append(labels, name+"="+openMetricsQuote(value))
+	defer os.RemoveAll(dir)
+	metrics := e.BackfillMetrics()
+	lines := make([]*bufio.Writer, len(metrics))
+	for i := range metrics {
+		file, err := os.Create(filepath.Join(dir, strconv.Itoa(i)))
+		if err != nil {
+			return 0, fmt.Errorf("--output: %w", err)
+		}
+		defer file.Close()
+		lines[i] = bufio.NewWriter(file)
 	}
-	slices.Sort(labels)
-	for _, series := range collector.BackfillSeries {
-		name, help := c.Gauge(series.Query)
-		fmt.Fprintf(text, "# HELP %s %s\n# TYPE %s gauge\n", name, openMetricsEscape(help), name)
-		if len(labels) > 0 {
-			name += "{" + strings.Join(labels, ",") + "}"
-		}
-		if _, err := work.Seek(0, io.SeekStart); err != nil {
-			return err
-		}
-		lines := bufio.NewReader(work)
-		if _, err := lines.ReadString('\n'); err != nil {
-			return err
-		}
-		for range steps {
-			var s collector.Step
-			var at int64
-			if _, err := fmt.Fscanln(lines, &at, &s.Dumps, &s.VMs, &s.Bytes, &s.LastNs); err != nil {
-				return fmt.Errorf("reading %s: %w", work.Name(), err)
+	labels := o.labelText()
+	err = e.Backfill(ctx, b, func(s collector.Step) error {
+		steps++
+		bar.show(steps, s.At)
+		for i, m := range s.Values {
+			if m.Known {
+				if _, err := fmt.Fprintf(lines[i], "%s%s %s %d\n", m.Name, labels, strconv.FormatFloat(m.Value, 'g', -1, 64), s.At.Unix()); err != nil {
+					return fmt.Errorf("write a step: %w", err)
+				}
 			}
-			if value, ok := series.Value(s); ok {
-				fmt.Fprintf(text, "%s %s %d\n", name, strconv.FormatFloat(value, 'g', -1, 64), at)
-			}
+		}
+		return nil
+	})
+	bar.end()
+	for _, l := range lines {
+		err = errors.Join(err, l.Flush())
+	}
+	if err != nil {
+		return steps, err
+	}
+	return steps, o.join(dir, metrics)
+}
+
+// join puts the files of the metrics together.
+func (o backfillOptions) join(dir string, metrics []collector.MetricValue) error {
+	path := filepath.Join(dir, "whole")
+	whole, err := os.Create(path)
+	if err != nil {
+		return fmt.Errorf("--output: %w", err)
+	}
+	defer whole.Close()
+	text := bufio.NewWriter(whole)
+	for i, m := range metrics {
+		fmt.Fprintf(text, "# HELP %s %s\n# TYPE %[1]s gauge\n", m.Name, openMetricsEscape(m.Help))
+		lines, err := os.Open(filepath.Join(dir, strconv.Itoa(i)))
+		if err != nil {
+			return fmt.Errorf("join the metrics: %w", err)
+		}
+		_, err = io.Copy(text, lines)
+		if err := errors.Join(err, lines.Close()); err != nil {
+			return fmt.Errorf("join the metrics: %w", err)
 		}
 	}
 	fmt.Fprintln(text, "# EOF")
-	if err := errors.Join(text.Flush(), out.Sync(), out.Close()); err != nil {
-		return err
+	if err := errors.Join(text.Flush(), whole.Sync(), whole.Chmod(0o644), whole.Close()); err != nil {
+		return fmt.Errorf("join the metrics: %w", err)
 	}
-	return os.Rename(made, o.output)
+	return os.Rename(path, o.output)
+}
+
+// labelText returns the labels as OpenMetrics writes them; empty without any.
+func (o backfillOptions) labelText() string {
+	if len(o.labels) == 0 {
+		return ""
+	}
+	var labels []string
+	for _, name := range slices.Sorted(maps.Keys(o.labels)) {
+		labels = append(labels, name+"="+openMetricsQuote(o.labels[name]))
+	}
+	return "{" + strings.Join(labels, ",") + "}"
 }
 
 var openMetricsEscapes = strings.NewReplacer(`\`, `\\`, "\n", `\n`, `"`, `\"`)
@@ -214,10 +200,10 @@ func openMetricsQuote(text string) string  { return `"` + openMetricsEscape(text
 
 // progress is a line that shows how far it has come, where a person looks on.
 type progress struct {
-	out          io.Writer
-	shown        bool
-	begun, last  time.Time
-	first, total int
+	out         io.Writer
+	shown       bool
+	begun, last time.Time
+	total       int
 }
 
 func (p *progress) show(done int, at time.Time) {
@@ -228,7 +214,7 @@ func (p *progress) show(done int, at time.Time) {
 	p.last = now
 	const width = 30
 	filled := width * done / p.total
-	left := time.Duration(float64(now.Sub(p.begun)) / float64(done-p.first) * float64(p.total-done))
+	left := time.Duration(float64(now.Sub(p.begun)) / float64(done) * float64(p.total-done))
 	fmt.Fprintf(p.out, "\r\033[K[%s%s] %d of %d steps, %s, %s left", strings.Repeat("#", filled), strings.Repeat(".", width-filled),
 		done, p.total, at.UTC().Format(time.DateOnly), left.Round(time.Second))
 }

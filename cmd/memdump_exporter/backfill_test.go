@@ -1,9 +1,11 @@
 package main
 
 import (
-	"context"
+	"bytes"
+	"cmp"
 	"fmt"
 	"io"
+	"maps"
 	"math/big"
 	"net/http"
 	"os"
@@ -19,59 +21,139 @@ import (
 	"memdump_exporter/influx/influxtest"
 )
 
-// backfilled is what a backfill must say, counted from the points that were written.
-func backfilled(h *influxtest.History, from, to time.Time, step time.Duration, labels string) string {
-	points := h.Points(influxtest.Dumps)
-	slices.Reverse(points) // oldest first
-	lines := make([]strings.Builder, 4)
-	var dumps, bytes, last int64
-	vms := make(map[string]bool)
-	for at := from; !at.After(to); at = at.Add(step) {
-		for len(points) > 0 && points[0].TimeNs <= at.UnixNano() {
-			p := points[0]
-			points = points[1:]
-			if size, ok := p.Fields["gzip_size_bytes"].(int64); ok {
-				bytes += size
-			}
-			if p.Fields["sha256"] == nil {
-				continue
-			}
-			dumps++
-			last = p.TimeNs
-			if p.Tags["vmid"] != "" {
-				vms[p.Tags["vmid"]] = true
-			}
-		}
-		newest, _ := big.NewRat(last, 1e9).Float64()
-		for i, value := range []float64{float64(dumps), float64(len(vms)), float64(bytes), newest} {
-			if i < 3 || dumps > 0 {
-				fmt.Fprintf(&lines[i], "%s%s %v %d\n", []string{"memdump_dumps", "memdump_dumped_vms", "memdump_dumps_compressed_bytes", "memdump_last_dump_timestamp_seconds"}[i], labels, value, at.Unix())
-			}
-		}
-	}
-	return lines[0].String() + lines[1].String() + lines[2].String() + lines[3].String()
+// running are the metrics of the dumps up to a time, counted from the points that were written.
+type running struct {
+	dumps, last           int64
+	vms, domains          map[string]bool
+	compressed, raw       int64
+	sized, rawSized       bool
+	seconds, withDuration float64
 }
 
-// samples leaves the lines that begin with # out.
-func samples(t *testing.T, file string) string {
+func (r *running) add(p influxtest.Point) {
+	number := func(field string) (value float64, ok bool) {
+		switch v := p.Fields[field].(type) {
+		case int64:
+			return float64(v), true
+		case float64:
+			return v, true
+		}
+		return 0, false
+	}
+	if size, ok := number("gzip_size_bytes"); ok {
+		r.compressed, r.sized = r.compressed+int64(size), true
+	}
+	if size, ok := number("raw_size_bytes"); ok {
+		r.raw, r.rawSized = r.raw+int64(size), true
+	}
+	if seconds, ok := number("duration_sec"); ok {
+		r.seconds, r.withDuration = r.seconds+seconds, r.withDuration+1
+	}
+	if p.Fields["sha256"] == nil {
+		return
+	}
+	r.dumps++
+	r.last = p.TimeNs
+	r.vms[p.Tags["vmid"]] = true
+	r.domains[cmp.Or(p.Tags["dom"], p.Tags["vmid"])] = true
+	delete(r.vms, "")
+	delete(r.domains, "")
+}
+
+// metrics are those that have a value.
+func (r *running) metrics() map[string]float64 {
+	m := map[string]float64{
+		"memdump_dumps": float64(r.dumps), "memdump_dumped_vms": float64(len(r.vms)), "memdump_dumped_domains": float64(len(r.domains)),
+	}
+	if r.sized {
+		m["memdump_dumps_compressed_bytes"] = float64(r.compressed)
+	}
+	if r.rawSized {
+		m["memdump_dumps_raw_bytes"] = float64(r.raw)
+	}
+	if r.withDuration > 0 {
+		m["memdump_dumps_duration_seconds"], m["memdump_dumps_with_duration"] = r.seconds, r.withDuration
+		m["memdump_dump_duration_mean_seconds"] = r.seconds / r.withDuration
+	}
+	if r.dumps > 0 {
+		m["memdump_last_dump_timestamp_seconds"], _ = big.NewRat(r.last, 1e9).Float64()
+	}
+	return m
+}
+
+// backfilled are the lines of each metric that a backfill must write.
+func backfilled(h *influxtest.History, from, to time.Time, step time.Duration, labels string) map[string]string {
+	points := h.Points(influxtest.Dumps)
+	slices.Reverse(points) // oldest first
+	r := running{vms: map[string]bool{}, domains: map[string]bool{}}
+	lines := make(map[string]string)
+	all := make(map[string]*strings.Builder)
+	for at := from; !at.After(to); at = at.Add(step) {
+		for len(points) > 0 && points[0].TimeNs <= at.UnixNano() {
+			r.add(points[0])
+			points = points[1:]
+		}
+		for metric, value := range r.metrics() {
+			if all[metric] == nil {
+				all[metric] = &strings.Builder{}
+			}
+			fmt.Fprintf(all[metric], "%s%s %s %d\n", metric, labels, strconv.FormatFloat(value, 'g', -1, 64), at.Unix())
+		}
+	}
+	for metric, text := range all {
+		lines[metric] = text.String()
+	}
+	return lines
+}
+
+// samples are the lines of each metric in a file.
+func samples(t *testing.T, file string) map[string]string {
 	t.Helper()
 	text, err := os.ReadFile(file)
 	must(t, err)
 	if !strings.HasSuffix(string(text), "\n# EOF\n") {
 		t.Errorf("%s does not end with # EOF", file)
 	}
-	var kept strings.Builder
+	all := make(map[string]*strings.Builder)
 	for line := range strings.Lines(string(text)) {
-		if !strings.HasPrefix(line, "#") {
-			kept.WriteString(line)
+		if metric := line[:strings.IndexAny(line, "{ ")]; metric != "#" {
+			if all[metric] == nil {
+				all[metric] = &strings.Builder{}
+			}
+			all[metric].WriteString(line)
 		}
 	}
-	return kept.String()
+	lines := make(map[string]string)
+	for metric, text := range all {
+		lines[metric] = text.String()
+	}
+	return lines
 }
 
-// TestBackfill: weeks in hours, and in steps that fit nothing, also where InfluxDB
-// refuses most ranges, are what was written; and what was stopped half-way and taken up
-// again is the same to the byte.
+// sameLines compares the lines of each metric.
+func sameLines(t *testing.T, what string, got, want map[string]string) {
+	t.Helper()
+	for _, wrong := range lineDifferences(got, want) {
+		t.Errorf("%s: %s", what, wrong)
+	}
+}
+
+// lineDifferences are the metrics whose lines differ from what was written.
+func lineDifferences(got, want map[string]string) (wrong []string) {
+	all := maps.Clone(want)
+	maps.Copy(all, got)
+	for metric := range all {
+		if got[metric] != want[metric] {
+			wrong = append(wrong, fmt.Sprintf("%s differs from what was written:\n%s\nwant:\n%s", metric, firstLines(got[metric]), firstLines(want[metric])))
+		}
+	}
+	return wrong
+}
+
+func firstLines(text string) string { return text[:min(len(text), 600)] }
+
+// TestBackfill: weeks in hours, and in steps that divide nothing, are what was written, also
+// where InfluxDB rejects most time ranges, responds at length, or takes too long.
 func TestBackfill(t *testing.T) {
 	server := influxdb.Server(t)
 	now := time.Now().Truncate(time.Hour)
@@ -85,153 +167,193 @@ func TestBackfill(t *testing.T) {
 	server.MustStore(t, "vmstats", h)
 	limited := influxtest.LimitFiles(t, server.URL, "influxdb-3.8.3", 20)
 	limited.Holds(h)
-	crowded := crowdedFront(t, server.URL, 5*time.Hour)
+	to := now.Add(-4 * time.Hour)
 	dir := t.TempDir()
+	const labels = `{instance="here:10147",job="mem\"dump\\"}`
 	for i, tt := range []struct {
 		url  string
 		from time.Time
 		step time.Duration
+		args []string
 	}{
-		{server.URL, now.Add(-600 * time.Hour), time.Hour},
-		{limited.URL, now.Add(-500 * time.Hour), time.Hour},
-		{server.URL, now.Add(-500*time.Hour - 7*time.Second), 12345 * time.Second},
-		{limited.URL, now.Add(-700 * time.Hour), 100 * time.Hour},
-		{server.URL, now, time.Hour},
-		{crowded, now.Add(-11 * time.Hour), time.Hour},
+		{server.URL, now.Add(-600 * time.Hour), time.Hour, nil},
+		{server.URL, now.Add(-100 * time.Hour), 5 * time.Minute, nil},
+		{limited.URL, now.Add(-500 * time.Hour), time.Hour, nil},
+		{server.URL, now.Add(-500*time.Hour - 7*time.Second), 12345 * time.Second, nil},
+		{limited.URL, now.Add(-700 * time.Hour), 100 * time.Hour, nil},
+		{server.URL, to, time.Hour, nil},
+		{longRanges(t, server.URL, 5*time.Hour, overflow), now.Add(-15 * time.Hour), time.Hour, nil},
+		{longRanges(t, server.URL, 5*time.Hour, hang), now.Add(-15 * time.Hour), time.Hour, []string{"--scrape.timeout=1s"}},
 	} {
 		file := filepath.Join(dir, fmt.Sprint(i))
-		args := []string{"--influx.url=" + tt.url, "--influx.db=vmstats", "backfill", "--from=" + tt.from.Format(time.RFC3339), fmt.Sprint("--to=", now.Unix()), "--step=" + tt.step.String(), "--output=" + file,
-			"--label=instance=here:10147", `--label=job=mem"dump\`}
-		must(t, run(t.Context(), args, io.Discard, io.Discard))
-		if got, want := samples(t, file), backfilled(h, tt.from, now, tt.step, `{instance="here:10147",job="mem\"dump\\"}`); got != want {
-			t.Errorf("run %d differs from what was written:\n%s\nwant:\n%s", i, firstLines(got), firstLines(want))
+		args := append([]string{"--influx.url=" + tt.url, "--influx.db=vmstats", "backfill", "--from=" + tt.from.Format(time.RFC3339),
+			fmt.Sprint("--to=", to.Unix()), "--step=" + tt.step.String(), "--output=" + file,
+			"--label=instance=here:10147", `--label=job=mem"dump\`}, tt.args...)
+		var stderr bytes.Buffer
+		must(t, run(t.Context(), args, io.Discard, &stderr))
+		sameLines(t, fmt.Sprint("run ", i), samples(t, file), backfilled(h, tt.from, to, tt.step, labels))
+		if !strings.Contains(stderr.String(), "promtool tsdb create-blocks-from openmetrics "+file) || strings.Contains(stderr.String(), "warning") {
+			t.Errorf("run %d ended with %q", i, &stderr)
 		}
 		if err := run(t.Context(), args, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), "--output") {
-			t.Errorf("a file that is there was to be refused: %v", err)
+			t.Errorf("run %d: a file that exists was not refused: %v", i, err)
 		}
 	}
-	entries, err := os.ReadDir(dir)
-	if err != nil || len(entries) != 6 {
-		t.Errorf("left behind: %v, %v", entries, err)
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 8 {
+		t.Errorf("files beside the outputs: %v, %v", entries, err)
 	}
+}
 
-	// Stopped again and again, after ever so many questions.
-	var asked, allowed atomic.Int64
+// TestBackfill_fails: a backfill that fails half-way leaves no file.
+func TestBackfill_fails(t *testing.T) {
+	server := influxdb.Server(t)
+	now := time.Now().Truncate(time.Hour)
+	server.MustStore(t, "vmstats", influxtest.Believable(9, now))
+	var requests atomic.Int64
 	proxy := influxtest.Forward(t, server.URL)
-	ctx, stop := context.WithCancel(t.Context())
 	front := influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) {
-		if asked.Add(1) > allowed.Load() {
-			stop()
+		if requests.Add(1) > 6 {
 			http.Error(w, "stopped", http.StatusInternalServerError)
 			return
 		}
 		proxy.ServeHTTP(w, r)
 	})
-	file := filepath.Join(dir, "resumed")
-	args := []string{"--influx.url=" + front, "--influx.db=vmstats", "backfill", fmt.Sprint("--from=", now.Add(-600*time.Hour).Unix()), fmt.Sprint("--to=", now.Unix()), "--output=" + file,
-		"--label=instance=here:10147", `--label=job=mem"dump\`}
-	stops := 0
-	for allowed.Store(5); ; stops++ {
-		asked.Store(0)
-		err := run(ctx, args, io.Discard, io.Discard)
-		if err == nil {
-			break
-		}
-		if stops > 60 {
-			t.Fatal(err)
-		}
-		// What was being written when the process was killed.
-		if part, err := os.OpenFile(file+".part", os.O_APPEND|os.O_WRONLY, 0); err == nil {
-			fmt.Fprint(part, "1790000000 12 3")
-			part.Close()
-		}
-		ctx, stop = context.WithCancel(t.Context())
-		allowed.Add(1)
+	dir := t.TempDir()
+	err := run(t.Context(), []string{"--influx.url=" + front, "backfill", fmt.Sprint("--from=", now.Add(-600*time.Hour).Unix()),
+		"--output=" + filepath.Join(dir, "history")}, io.Discard, io.Discard)
+	if err == nil || !regexp.MustCompile(`^after [1-9]\d+ of \d+ steps: .*server_error`).MatchString(err.Error()) {
+		t.Errorf("it ended with %v", err)
 	}
-	stop()
-	whole, err := os.ReadFile(filepath.Join(dir, "0"))
-	must(t, err)
-	resumed, err := os.ReadFile(file)
-	if err != nil || string(resumed) != string(whole) || stops < 3 {
-		t.Errorf("after %d stops: %v\n%s\nwant:\n%s", stops, err, firstLines(string(resumed)), firstLines(string(whole)))
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
+		t.Errorf("left behind: %v, %v", entries, err)
 	}
 }
 
-// crowdedFront answers at length about records of more time than so much, as of a site
-// that dumps every few seconds; the rest the server answers.
-func crowdedFront(t *testing.T, server string, most time.Duration) string {
+// longRanges is a front that responds itself to requests about records of more time than
+// maxRange.
+func longRanges(t *testing.T, server string, maxRange time.Duration, respond func(from int64, w http.ResponseWriter, r *http.Request)) string {
 	t.Helper()
 	proxy := influxtest.Forward(t, server)
-	bounds := regexp.MustCompile(`"vmid","gzip_size_bytes" .*time >= (\d+) AND time < (\d+)`)
+	bounds := regexp.MustCompile(`"gzip_size_bytes".*time >= (\d+) AND time < (\d+)`)
 	return influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) {
-		found := bounds.FindStringSubmatch(r.URL.Query().Get("q"))
-		if found == nil {
-			proxy.ServeHTTP(w, r)
-			return
-		}
-		from, errFrom := strconv.ParseInt(found[1], 10, 64)
-		to, errTo := strconv.ParseInt(found[2], 10, 64)
-		if errFrom != nil || errTo != nil || to-from <= int64(most) {
-			proxy.ServeHTTP(w, r)
-			return
-		}
-		_, _ = io.WriteString(w, `{"results":[{"series":[{"name":"mem_dumps","columns":["time","sha256","vmid","gzip_size_bytes"],"values":[`)
-		row := []byte(fmt.Sprintf(`[%d,"%064d","crowd",1],`, from, 0))
-		for range 17 << 20 / len(row) {
-			if _, err := w.Write(row); err != nil {
+		if found := bounds.FindStringSubmatch(r.URL.Query().Get("q")); found != nil {
+			from, errFrom := strconv.ParseInt(found[1], 10, 64)
+			to, errTo := strconv.ParseInt(found[2], 10, 64)
+			if errFrom == nil && errTo == nil && to-from > int64(maxRange) {
+				respond(from, w, r)
 				return
 			}
 		}
-		_, _ = io.WriteString(w, `[0,null,null,null]]}]}]}`)
+		proxy.ServeHTTP(w, r)
 	})
 }
 
-func firstLines(text string) string { return text[:min(len(text), 600)] }
+// overflow responds with more records than the exporter reads, as where dumps are made every few
+// seconds.
+func overflow(from int64, w http.ResponseWriter, _ *http.Request) {
+	_, _ = io.WriteString(w, `{"results":[{"series":[{"name":"mem_dumps","columns":["time","sha256"],"values":[`)
+	row := []byte(fmt.Sprintf(`[%d,"%s"],`, from, strings.Repeat("0", 64<<10)))
+	for range 97 << 20 / len(row) {
+		if _, err := w.Write(row); err != nil {
+			return
+		}
+	}
+	_, _ = io.WriteString(w, `[0,null]]}]}]}`)
+}
 
-// TestBackfill_live: the last step is what a scrape says.
+// hang does not respond until the client leaves.
+func hang(_ int64, _ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+
+// TestBackfill_live: the last step has the values of a scrape, and a history that ends now
+// comes with a warning.
 func TestBackfill_live(t *testing.T) {
 	server := influxdb.Server(t)
-	h := influxtest.Believable(10, time.Now().Add(-time.Second))
-	server.MustStore(t, "vmstats", h)
+	server.MustStore(t, "vmstats", influxtest.Believable(10, time.Now().Add(-time.Second)))
 	file := filepath.Join(t.TempDir(), "history")
-	must(t, run(t.Context(), []string{"--influx.url=" + server.URL, "backfill", fmt.Sprint("--from=", time.Now().Add(-time.Hour).Truncate(time.Second).Unix()), "--step=1s", "--output=" + file}, io.Discard, io.Discard))
-	got := samples(t, file)
-	for series, value := range startExporter(t, []string{"INFLUX_URL=" + server.URL}).scrape(t).gauges("memdump_dumps", "memdump_dumped_vms", "memdump_dumps_compressed_bytes", "memdump_last_dump_timestamp_seconds") {
-		if line := fmt.Sprint(series, " ", value, " "); !strings.Contains(got, line) || strings.LastIndex(got, "\n"+line) < strings.LastIndex(got, "\n"+series+" ") {
-			t.Errorf("the last of %s is not %v", series, value)
-		}
+	now := time.Now().Truncate(time.Second)
+	var stderr bytes.Buffer
+	must(t, run(t.Context(), []string{"--influx.url=" + server.URL, "backfill", fmt.Sprint("--from=", now.Add(-time.Hour).Unix()),
+		fmt.Sprint("--to=", now.Unix()), "--allow-recent", "--step=1s", "--output=" + file}, io.Discard, &stderr))
+	if !strings.Contains(stderr.String(), "warning: this history ends less than 3h0m0s ago") {
+		t.Errorf("no warning in %q", &stderr)
+	}
+	for _, wrong := range lastDifferences(samples(t, file), startExporter(t, []string{"INFLUX_URL=" + server.URL}).scrape(t), now) {
+		t.Error(wrong)
 	}
 }
 
-// TestBackfill_refuses: nothing is written for what can't be meant or can't be known.
+// lastDifferences are the metrics about dumps whose last line, at a time, has not the value of a
+// scrape.
+func lastDifferences(lines map[string]string, scraped families, at time.Time) (wrong []string) {
+	compared := 0
+	for _, metric := range knownMetrics() {
+		value, ok := scraped.gauges(metric)[metric]
+		if !ok || strings.HasPrefix(metric, "memdump_monitored_") || strings.HasPrefix(metric, "memdump_vms_") {
+			continue
+		}
+		compared++
+		all := strings.Split(strings.TrimSpace(lines[metric]), "\n")
+		if want := fmt.Sprint(metric, " ", value, " ", at.Unix()); all[len(all)-1] != want {
+			wrong = append(wrong, fmt.Sprintf("the last line is %q, want %q", all[len(all)-1], want))
+		}
+	}
+	if len(lines) != 9 || compared != 9 {
+		wrong = append(wrong, fmt.Sprintf("%d metrics, %d of them in a scrape, want 9: %q", len(lines), compared, slices.Sorted(maps.Keys(lines))))
+	}
+	return wrong
+}
+
+// TestBackfill_defaults: a step of five minutes, up to three hours ago.
+func TestBackfill_defaults(t *testing.T) {
+	server := influxdb.Server(t)
+	server.MustStore(t, "vmstats", influxtest.Believable(10, time.Now()))
+	file := filepath.Join(t.TempDir(), "history")
+	from := time.Now().Add(-5 * time.Hour).Truncate(time.Second)
+	latest := time.Now().Add(-3 * time.Hour)
+	must(t, run(t.Context(), []string{"--influx.url=" + server.URL, "backfill", fmt.Sprint("--from=", from.Unix()), "--output=" + file}, io.Discard, io.Discard))
+	lines := strings.Split(strings.TrimSpace(samples(t, file)["memdump_dumps"]), "\n")
+	for i, line := range lines {
+		at := from.Add(time.Duration(i) * 5 * time.Minute)
+		if !strings.HasSuffix(line, fmt.Sprint(" ", at.Unix())) {
+			t.Errorf("step %d is %q, want it at %d", i, line, at.Unix())
+		}
+	}
+	if n := int(latest.Sub(from)/(5*time.Minute)) + 1; len(lines) != n {
+		t.Errorf("%d steps, want %d", len(lines), n)
+	}
+}
+
+// TestBackfill_refuses: nothing is written for what is invalid or unknown.
 func TestBackfill_refuses(t *testing.T) {
 	server := influxdb.Server(t)
 	execute(t, server, "CREATE DATABASE nothing")
-	file := filepath.Join(t.TempDir(), "out")
-	must(t, os.WriteFile(file+".part", []byte("another run\n1 2 3 4 5\n"), 0o600))
+	dir := t.TempDir()
+	recent := time.Now().Add(-3*time.Hour + time.Minute).Unix()
 	for args, want := range map[string]string{
-		"--from=yesterday":                             "--from",
-		"--from=1e9":                                   "--from",
-		"--from=2026-01-01T00:00:00.5Z":                "--from",
-		"--from=1000 --to=999":                         "--to is before --from",
-		"--from=1000 --to=2100000000":                  "--to is in the future",
-		"--from=1000 --step=1500ms":                    "--step",
-		"--from=1000 --step=0s":                        "--step",
-		"--from=1000 --step=1s":                        "--step",
-		"--from=1000 --to=2000 --label=a-b=c":          "--label",
-		"--from=1000 --to=2000 --label=__name__=c":     "--label",
-		"--from=1000 --to=2000":                        "another run",
-		"--from=1000 --to=2000 --output=" + file + "2": "there is no measurement",
+		"--from=yesterday":                                   "--from",
+		"--from=1e9":                                         "--from",
+		"--from=2026-01-01T00:00:00.5Z":                      "--from",
+		"--from=1000 --to=999":                               "--to is before --from",
+		"--from=1000 --to=2100000000":                        "--to is in the future",
+		"--from=1000 --to=2100000000 --allow-recent":         "--to is in the future",
+		fmt.Sprint("--from=", recent-1000, " --to=", recent): "--allow-recent",
+		"--from=1000 --step=1500ms":                          "--step",
+		"--from=1000 --step=0s":                              "--step",
+		"--from=1000 --step=1s":                              "--step",
+		"--from=1000 --to=2000 --label=a-b=c":                "--label",
+		"--from=1000 --to=2000 --label=__name__=c":           "--label",
+		"--from=1000 --to=2000 --output=/no/such/folder/f":   "--output",
+		"--from=1000 --to=2000":                              "measurement_missing",
 	} {
 		all := append([]string{"--influx.url=" + server.URL, "--influx.db=nothing", "backfill"}, strings.Fields(args)...)
 		if !strings.Contains(args, "--output") {
-			all = append(all, "--output="+file)
+			all = append(all, "--output="+filepath.Join(dir, "out"))
 		}
 		if err := run(t.Context(), all, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %s", args, err, want)
 		}
 	}
-	if left, err := os.ReadFile(file + ".part"); err != nil || string(left) != "another run\n1 2 3 4 5\n" {
-		t.Errorf("the work of another run: %q, %v", left, err)
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
+		t.Errorf("left behind: %v, %v", entries, err)
 	}
 }

@@ -20,7 +20,7 @@ const (
 // dayValue is a day's "dumps" or "bytes".
 func dayValue(d collector.Day, what string) int64 {
 	if what == "bytes" {
-		return d.Bytes
+		return d.CompressedBytes
 	}
 	return d.Dumps
 }

@@ -15,10 +15,10 @@ import (
 	"memdump_exporter/influx"
 )
 
-// errCheck ends a check that has said itself what is wrong.
+// errCheck ends a check that has printed what is wrong.
 var errCheck = errors.New("something is wrong")
 
-// step is one thing looked at.
+// step is the result of one check.
 type step struct {
 	Name  string `json:"step"`
 	State string `json:"state"` // ok, wrong, or untried
@@ -26,17 +26,17 @@ type step struct {
 	Hint  string `json:"hint,omitempty"` // the flag or variable to change
 }
 
-// check goes step by step from the flags to what Prometheus would see, as a colleague
-// would, and goes on after what is wrong where it can.
+// check checks step by step from the flags to what Prometheus would scrape. Where a step is
+// wrong, it goes on with those that do not depend on it.
 type check struct {
 	options
 	out      io.Writer
 	terminal bool
 	steps    []step
 
-	client    *influx.Client
-	collector *collector.Collector
-	examined  []collector.Measurement
+	client   *influx.Client
+	exporter *collector.Exporter
+	examined []collector.Measurements
 }
 
 func runCheck(ctx context.Context, o options, stdout io.Writer) error {
@@ -47,6 +47,9 @@ func runCheck(ctx context.Context, o options, stdout io.Writer) error {
 	defer cancel()
 	c := &check{options: o, out: stdout, terminal: o.checkOutput == "text" && isTerminal(stdout)}
 	c.all(ctx)
+	if c.exporter != nil {
+		c.exporter.Close()
+	}
 	wrong := slices.ContainsFunc(c.steps, func(s step) bool { return s.State == "wrong" })
 	if o.checkOutput == "json" {
 		encoder := json.NewEncoder(stdout)
@@ -77,7 +80,7 @@ func (c *check) all(ctx context.Context) {
 	answers := reached && c.server(ctx)
 	for _, name := range []string{"server", "measurements", "queries"} {
 		if !answers && (name != "server" || !reached) {
-			c.say(step{name, "untried", "what comes before must work first", ""})
+			c.say(step{name, "untried", "skipped: an earlier check failed", ""})
 		}
 	}
 	if !answers {
@@ -87,15 +90,15 @@ func (c *check) all(ctx context.Context) {
 	c.queries(ctx)
 }
 
-// asking shows what is waited for, where a person looks on.
-func (c *check) asking(name string) {
+// waiting shows the step that is waited for, on a terminal.
+func (c *check) waiting(name string) {
 	if c.terminal {
 		fmt.Fprintf(c.out, "\r\033[K…     %s", name)
 	}
 }
 
 func (c *check) say(s step) {
-	// It names fields and tags as the database has them, to a terminal.
+	// Names from the database may hold what controls a terminal.
 	s.Says = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) && r != '\n' {
 			return -1

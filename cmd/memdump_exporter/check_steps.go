@@ -24,7 +24,7 @@ func (c *check) configuration() {
 		c.wrong("configuration", "", err)
 		return
 	}
-	c.client, c.collector = client, newCollector(c.options, client, log.NewNopLogger())
+	c.client, c.exporter = client, newExporter(c.options, client, log.NewNopLogger())
 	credentials := "no credentials"
 	for _, given := range []struct {
 		set  bool
@@ -39,14 +39,14 @@ func (c *check) configuration() {
 			break
 		}
 	}
-	c.ok("configuration", "InfluxDB at %s, database %s, %s (sent as: %s), API: %s\ndumps in %s, telemetry in %s for the last %s, ranges: %s",
+	c.ok("configuration", "InfluxDB at %s, database %s, %s (sent as: %s), API: %s\ndumps in %s, telemetry in %s for the last %s",
 		c.influxURL, c.influxDatabase, credentials, c.influxScheme, c.influxAPI,
-		c.dumpsMeasurement, c.telemetryMeasurement, c.telemetryLookback, c.influxRanges)
+		c.dumpsMeasurement, strings.Join(c.telemetryMeasurements, ", "), c.telemetryLookback)
 }
 
 const urlHint = "--influx.url (INFLUX_URL)"
 
-// network looks the name up, connects, and speaks TLS.
+// network resolves the name, connects, and makes the TLS handshake.
 func (c *check) network(ctx context.Context) bool {
 	u, err := url.Parse(c.influxURL)
 	if err != nil {
@@ -56,20 +56,20 @@ func (c *check) network(ctx context.Context) bool {
 	if port == "" {
 		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
 	}
-	c.asking("name")
+	c.waiting("name")
 	addresses, err := net.DefaultResolver.LookupHost(ctx, host)
 	if err != nil {
 		return c.wrong("name", urlHint+": no such name, or no name server", err)
 	}
 	c.ok("name", "%s is %s", host, strings.Join(addresses, ", "))
-	c.asking("connection")
+	c.waiting("connection")
 	dialer := &net.Dialer{Timeout: 3 * time.Second}
 	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(host, port))
 	if err != nil {
 		return c.wrong("connection", urlHint+": does InfluxDB run there? 1.x and 2.x listen on 8086, 3.x on 8181", err)
 	}
 	defer conn.Close()
-	c.ok("connection", "port %s takes connections", port)
+	c.ok("connection", "port %s accepts connections", port)
 	if u.Scheme != "https" {
 		return true
 	}
@@ -80,7 +80,7 @@ func (c *check) network(ctx context.Context) bool {
 	if config.ServerName == "" {
 		config.ServerName = host
 	}
-	c.asking("TLS")
+	c.waiting("TLS")
 	secured := tls.Client(conn, config)
 	if err := secured.HandshakeContext(ctx); err != nil {
 		return c.wrong("TLS", "--influx.tls.ca-file, --influx.tls.server-name; http:// in --influx.url for a server without TLS", err)
@@ -96,9 +96,12 @@ var hints = map[influx.Kind]string{
 	influx.ErrCredentials:      "--influx.token-file (INFLUX_TOKEN_FILE) or --influx.password-file",
 	influx.ErrDatabaseNotFound: "--influx.db (INFLUX_DB); or the token may not read it",
 	influx.ErrNotFound:         urlHint + ": is it an InfluxDB, and is the path prefix right?",
-	influx.ErrRedirected:       urlHint + ": give the URL that it points to",
-	influx.ErrTimeout:          "--scrape.timeout, or InfluxDB has too much to do",
-	influx.ErrMalformed:        urlHint + ": what answers does not speak InfluxDB's language",
+	influx.ErrRedirected:       urlHint + ": set it to the URL that the redirect points to",
+	influx.ErrTimeout:          "--scrape.timeout, or InfluxDB is overloaded",
+	influx.ErrOverloaded:       "--influx.max-concurrency (INFLUX_MAX_CONCURRENCY), which limits the requests at once; or InfluxDB has too much to do",
+	influx.ErrStale:            urlHint + ": a cache is in between: exclude /query and /ping from it",
+	influx.ErrProxy:            urlHint + ": a proxy is in between: does it accept requests from this host, and does it reach InfluxDB?",
+	influx.ErrMalformed:        urlHint + ": the responses are not those of InfluxDB",
 }
 
 func hint(err error) string {
@@ -109,138 +112,203 @@ func hint(err error) string {
 	return ""
 }
 
-// server finds out who answers, and whether the credentials and the database are right.
+// server checks the server, the credentials and the database, by a query: a proxy may respond
+// to /ping in another way, which matters to no query.
 func (c *check) server(ctx context.Context) bool {
-	c.asking("server")
-	server, err := c.client.Identify(ctx)
-	switch {
-	case errors.Is(err, influx.ErrUnauthorized), errors.Is(err, influx.ErrCredentials):
-		return c.wrong("credentials", hint(err), err)
-	case err != nil:
-		return c.wrong("server", hint(err), err)
+	c.waiting("server")
+	server, _ := c.client.Identify(ctx)
+	if c.client.API() == influx.APIV3Query {
+		return c.isGateway()
 	}
-	if c.client.API() == influx.APIV3Query || server.Major == 0 && c.gateway(ctx) {
-		c.ok("server", "a v3-query gateway (/api/v3/query); it can't be asked for fields")
-		return true
+	limited, cancel := context.WithTimeout(ctx, c.scrapeTimeout)
+	defer cancel()
+	c.examined = c.exporter.Examine(limited)
+	err := c.examined[0].Err
+	if errors.Is(err, influx.ErrNotFound) && c.gateway(ctx) {
+		c.examined = nil
+		return c.isGateway()
 	}
-	c.examined = c.collector.Examine(ctx)
-	fields := c.examined[0]
-	if errors.Is(fields.Err, influx.ErrNotFound) {
-		return c.wrong("server", hint(fields.Err), errors.New("what answers is no InfluxDB: it has neither /query nor /api/v3/query"))
-	}
-	known := "InfluxDB of an unknown kind"
+	known := "InfluxDB, which reports no version"
 	if server.Major != 0 {
 		known = fmt.Sprintf("InfluxDB %d.x, version %s", server.Major, server.Version)
 	}
 	switch {
-	case errors.Is(fields.Err, influx.ErrUnauthorized), errors.Is(fields.Err, influx.ErrCredentials):
+	case errors.Is(err, influx.ErrNotFound):
+		return c.wrong("server", hint(err), errors.New("this is not an InfluxDB: it serves neither /query nor /api/v3/query"))
+	case errors.Is(err, influx.ErrUnauthorized), errors.Is(err, influx.ErrCredentials):
+		if server.Major != 0 {
+			c.ok("server", "%s", known)
+		}
+		return c.wrong("credentials", hint(err), err)
+	case errors.Is(err, influx.ErrDatabaseNotFound), errors.Is(err, influx.ErrRefused):
 		c.ok("server", "%s", known)
-		return c.wrong("credentials", hint(fields.Err), fields.Err)
-	case fields.Err != nil:
-		c.ok("server", "%s", known)
-		return c.wrong("database", hint(fields.Err), fields.Err)
+		flag := hint(err)
+		if errors.Is(err, influx.ErrRefused) && c.dumpsPolicy != "" {
+			flag = "--dumps.retention-policy, or InfluxDB rejects queries for another reason"
+		}
+		return c.wrong("database", flag, err)
+	case err != nil:
+		return c.wrong("server", hint(err), err)
 	}
 	c.ok("server", "%s", known)
 	c.ok("database", "%s can be read", c.influxDatabase)
 	return true
 }
 
-// gateway reports whether what answers is a v3-query gateway.
+func (c *check) isGateway() bool {
+	c.ok("server", "a v3-query gateway (/api/v3/query), which has no query for fields")
+	return true
+}
+
+// gateway reports whether the server is a v3-query gateway.
 func (c *check) gateway(ctx context.Context) bool {
 	if c.client.API() != influx.APIAuto {
 		return false
 	}
-	figures, _, _ := c.collector.Figures(ctx)
-	for _, f := range figures {
-		if f.Err == nil {
+	for _, q := range c.inspect(ctx).Queries {
+		if q.Err == nil {
 			return c.client.API() == influx.APIV3Query
 		}
 	}
 	return false
 }
 
-// measurements says what server has found; nothing of a gateway.
+// inspect runs the queries as a scrape does.
+func (c *check) inspect(ctx context.Context) collector.Inspection {
+	ctx, cancel := context.WithTimeout(ctx, c.scrapeTimeout)
+	defer cancel()
+	return c.exporter.Inspect(ctx)
+}
+
+// measurements reports what the database has; nothing of a gateway.
 func (c *check) measurements() {
 	for _, m := range c.examined {
-		name, flag := m.Role+"_measurement", "--"+m.Role+".measurement"
+		name, flag := m.Source+"_measurement", "--"+m.Source+".measurement"
+		names, existing := strings.Join(m.Names, ", "), strings.Join(m.Existing, ", ")
 		switch {
 		case m.Err != nil:
 			c.wrong(name, hint(m.Err), m.Err)
-		case len(m.Fields) == 0:
-			c.wrong(name, flag+", or nothing has been written yet", fmt.Errorf("there is no measurement %s in the database", m.Name))
+		case len(m.Existing) == 0 && len(m.Candidates) > 0:
+			c.wrong(name, flag+"="+m.Candidates[0], fmt.Errorf("the database has no measurement %s; these have the tag VMID: %s", names, strings.Join(m.Candidates, ", ")))
+		case len(m.Existing) == 0:
+			c.wrong(name, flag+", or nothing has been written yet", fmt.Errorf("the database has no measurement %s", names))
 		case len(m.MissingFields) > 0:
-			c.wrong(name, flag+", or what writes it", fmt.Errorf("%s has no field %s; it has %s", m.Name, strings.Join(m.MissingFields, ", "), typed(m.Fields)))
+			c.wrong(name, flag+", or what writes it", fmt.Errorf("%s has no field %s; it has %s", existing, strings.Join(m.MissingFields, ", "), typed(m.Fields)))
 		case len(m.MissingTags) > 0:
-			c.wrong(name, flag+", or what writes it", fmt.Errorf("%s has no tag %s; it has %s", m.Name, strings.Join(m.MissingTags, ", "), strings.Join(m.Tags, ", ")))
+			c.wrong(name, flag+", or what writes it", fmt.Errorf("%s has no tag %s; it has %s", existing, strings.Join(m.MissingTags, ", "), strings.Join(m.Tags, ", ")))
+		case len(m.Conflicts) > 0:
+			c.wrong(name, "what writes it: InfluxDB reads the values of one type and drops the others", errors.Join(m.Conflicts...))
 		default:
-			c.ok(name, "%s has the fields %s and the tags %s", m.Name, typed(m.Fields), strings.Join(m.Tags, ", "))
+			found := fmt.Sprintf("%s has the fields %s and the tags %s", existing, typed(m.Fields), strings.Join(m.Tags, ", "))
+			if len(m.Unwritten) > 0 {
+				found += fmt.Sprintf("\nno writer has recorded %s yet: its metrics are absent", strings.Join(m.Unwritten, ", "))
+			}
+			c.ok(name, "%s", found)
 		}
 	}
 }
 
-func typed(fields map[string]string) string {
+func typed(fields map[string][]string) string {
 	var all []string
-	for name, kind := range fields {
-		all = append(all, name+" ("+kind+")")
+	for name, kinds := range fields {
+		all = append(all, name+" ("+strings.Join(kinds, ", ")+")")
 	}
 	slices.Sort(all)
 	return strings.Join(all, ", ")
 }
 
 func (c *check) queries(ctx context.Context) {
-	c.asking("queries")
-	ctx, cancel := context.WithTimeout(ctx, c.scrapeTimeout)
-	defer cancel()
-	up, gauges := 1, ""
-	figures, vms, vmsKnown := c.collector.Figures(ctx)
-	for _, f := range figures {
-		if f.Err != nil {
+	c.waiting("queries")
+	up, metrics := 1, ""
+	found := c.inspect(ctx)
+	for _, q := range found.Queries {
+		if q.Err != nil {
 			up = 0
-			c.wrong(f.Query, hint(f.Err), fmt.Errorf("%s\n%w", f.Statement, f.Err))
+			c.wrong(q.Query, hint(q.Err), fmt.Errorf("%s\n%w", q.Statement, q.Err))
 			continue
 		}
-		value := "no value, as there is none yet"
-		switch {
-		case f.Gauge == "":
-			value = "metrics per VM"
-		case f.Known:
-			value = fmt.Sprint(f.Value)
-			gauges += fmt.Sprintf("\n%s %v", f.Gauge, f.Value)
+		var values []string
+		for _, m := range q.Metrics {
+			if m.Known {
+				values = append(values, fmt.Sprintf("%s %v", m.Name, m.Value))
+				metrics += "\n" + values[len(values)-1]
+			} else {
+				values = append(values, m.Name+" is absent: it has no value")
+			}
+		}
+		if len(values) == 0 {
+			values = []string{"metrics per VM"}
 		}
 		how := ""
-		if f.Ranges.Ranged {
-			how = fmt.Sprintf(", in %d ranges of time", f.Ranges.Ranges)
+		if q.Ranges > 1 {
+			how = fmt.Sprintf(", in %d time ranges", q.Ranges)
 		}
-		c.ok(f.Query, "%s\n%s, in %s%s", f.Statement, value, f.Took.Round(100*time.Microsecond), how)
+		c.ok(q.Query, "%s\n%s\nin %s%s", q.Statement, strings.Join(values, "\n"), q.Took.Round(100*time.Microsecond), how)
 	}
-	if vmsKnown {
-		c.ok("coverage", "%s", c.covered(vms))
+	if found.VMsKnown {
+		c.ok("coverage", "%s", covered(found.VMs))
 	}
-	says := fmt.Sprintf("memdump_up %d%s", up, gauges)
 	if up == 0 {
-		c.wrong("scrape", "", errors.New(says+"\nand none of the gauges whose query failed"))
+		c.wrong("scrape", "", fmt.Errorf("memdump_up 0%s\nand none of the metrics whose query failed", metrics))
 		return
 	}
-	c.ok("scrape", "%s", says)
+	c.ok("scrape", "memdump_up 1%s", metrics)
 }
 
-// mostNamed is how many VMs are named at most.
-const mostNamed = 20
+// maxNamed limits how many VMs are named.
+const maxNamed = 20
 
-// covered names the monitored VMs that have no dump; they come first.
-func (c *check) covered(vms []collector.VM) string {
-	var never []string
+// covered names the monitored VMs that have no dump, which come first, and those whose dumps
+// can't be told apart.
+func covered(vms []collector.VM) string {
+	never := named(vms, collector.VM.NeverDumped)
+	text := fmt.Sprintf("each of %d monitored VMs has been dumped", len(vms))
+	if never != "" {
+		text = fmt.Sprintf("%d of %d monitored VMs have never been dumped: %s", countVMs(vms, collector.VM.NeverDumped), len(vms), never)
+	}
+	if shared := named(vms, func(vm collector.VM) bool { return vm.Shared }); shared != "" {
+		text += "\nVMs with the same name, whose dumps can't be told apart: " + shared
+	}
+	return text
+}
+
+func countVMs(vms []collector.VM, is func(collector.VM) bool) (n int) {
 	for _, vm := range vms {
-		if vm.LastDump.IsZero() {
-			never = append(never, strings.TrimSpace(fmt.Sprintf("%s (%s)", visible(vm.Name), visible(vm.ID))))
+		if is(vm) {
+			n++
 		}
 	}
-	found, more := len(never), ""
-	if extra := len(never) - mostNamed; extra > 0 {
-		never, more = never[:mostNamed], fmt.Sprintf(" and %d more", extra)
+	return n
+}
+
+func named(vms []collector.VM, is func(collector.VM) bool) string {
+	var names []string
+	more := 0
+	for _, vm := range vms {
+		switch {
+		case !is(vm):
+		case len(names) < maxNamed:
+			names = append(names, vmName(vm))
+		default:
+			more++
+		}
 	}
-	if len(never) == 0 {
-		return fmt.Sprintf("each of %d monitored VMs has been dumped", len(vms))
+	text := strings.Join(names, ", ")
+	if more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
 	}
-	return fmt.Sprintf("%d of %d monitored VMs never dumped: %s%s", found, len(vms), strings.Join(never, ", "), more)
+	return text
+}
+
+// vmName is how a person would name a VM.
+func vmName(vm collector.VM) string {
+	switch {
+	case vm.Name != "" && vm.UUID != "":
+		return fmt.Sprintf("%s (%s)", visible(vm.Name), visible(vm.UUID))
+	case vm.Name != "":
+		return visible(vm.Name)
+	case vm.UUID != "":
+		return visible(vm.UUID)
+	}
+	return "runtime ID " + visible(vm.VMID)
 }

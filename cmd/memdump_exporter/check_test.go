@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,67 +17,90 @@ import (
 	"memdump_exporter/influx/influxtest"
 )
 
-// differing is what is another in each run.
+// differing is what differs from run to run.
 var differing = []struct {
 	pattern *regexp.Regexp
 	instead string
 }{
 	{regexp.MustCompile(`127\.0\.0\.1:\d+`), "HOST:PORT"},
 	{regexp.MustCompile(`port \d+`), "port PORT"},
-	{regexp.MustCompile(`, in [0-9.]+(µs|ms|s)`), ", in TIME"},
+	{regexp.MustCompile(`\bin [0-9.]+(µs|ms|s)`), "in TIME"},
 	{regexp.MustCompile(`\b\d{19}\b`), "NANOSECONDS"},
 	{regexp.MustCompile(`'\d{4}-\d\d-\d\dT[0-9:.]+Z'`), "'TIME'"},
 }
 
-// TestCheck: for each thing that can be wrong, the first line that says so names the
-// cause and what to change.
+// checkDatabases stores a database for each thing that can be wrong with the data.
+func checkDatabases(t *testing.T, server *influxtest.Server) {
+	t.Helper()
+	old, now := time.Unix(1.7e9, 0), time.Now()
+	cpu := map[string]any{"cpu": 1.0}
+	conflicting := dump("3", old.Add(-100*24*time.Hour), map[string]any{"sha256": 0})
+	twin := sample("2", now, cpu)
+	twin.Tags["name"] = "dom-1"
+	for database, points := range map[string][]influxtest.Point{
+		"right":         {dump("1", old, first(5)), dump("2", old.Add(time.Second), first(6)), sample("1", now, cpu)},
+		"unwritten":     {dump("1", old, map[string]any{"sha256": "ab", "duration_sec": 2.5}), sample("1", now, cpu)},
+		"field missing": {dump("1", old, map[string]any{"hash": "ab", "duration_sec": 2.5}), sample("1", now, cpu)},
+		"tag missing":   {dump("1", old, first(5)), point(influxtest.Telemetry, now, map[string]any{"VMID": "1", "cpu": 1.0}, map[string]string{"vmid": "1"})},
+		"types":         {dump("1", old, first(5)), dump("2", old.Add(time.Second), first(6)), sample("1", now, cpu), conflicting},
+		"elsewhere":     {dump("1", old, first(5)), point("vm_stats", now, cpu, map[string]string{"VMID": "1"})},
+		"never dumped":  {dump("1", old, first(5)), sample("1", now, cpu), sample("3", now, cpu), twin},
+	} {
+		h := &influxtest.History{}
+		h.Add(points...)
+		server.MustStore(t, database, h)
+	}
+}
+
+// TestCheck: for each thing that can be wrong, the first line that is WRONG names the cause
+// and what to change.
 func TestCheck(t *testing.T) {
 	server := influxdb.Server(t)
-	now := time.Now()
-	h := &influxtest.History{}
-	h.Add(dump("1", time.Unix(1.7e9, 0), first(5)), dump("2", time.Unix(1.7e9+1, 0), first(6)), sample("1", now, map[string]any{"cpu": 1.0}))
-	server.MustStore(t, "right", h)
-	poor := &influxtest.History{}
-	poor.Add(dump("1", time.Unix(1.7e9, 0), map[string]any{"sha256": "ab", "duration_sec": 2.5}), sample("1", now, map[string]any{"cpu": 1.0}))
-	server.MustStore(t, "poor", poor)
-	nobody := influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) { http.NotFound(w, r) })
-	guarded := influxtest.Serve(t, influxtest.MustLoad(t, "influxdb-3.8.3", "auth"))
+	checkDatabases(t, server)
+	other := influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) { http.NotFound(w, r) })
+	exchanges := influxtest.MustLoad(t, "influxdb-3.8.3", "auth").Exchanges
+	wrongToken := exchanges[slices.IndexFunc(exchanges, func(e influxtest.Exchange) bool { return e.Label == "bearer_wrong_query" })].Response
+	guarded := influxtest.Handle(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(wrongToken.Status)
+		_, _ = io.WriteString(w, wrongToken.Body)
+	})
 	gateway := influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/api/v3/query" {
 			http.NotFound(w, r)
 			return
 		}
-		answer := `{"results":[{"series":[{"columns":["figure"],"values":[[7]]}]}]}`
+		response := `{"results":[{"series":[{"columns":["value"],"values":[[7]]}]}]}`
 		if strings.Contains(r.URL.Query().Get("q"), "SELECT time") {
-			answer = `{"results":[{"series":[{"columns":["time"],"values":[["2025-11-11T10:30:00Z"]]}]}]}`
+			response = `{"results":[{"series":[{"columns":["time"],"values":[["2025-11-11T10:30:00Z"]]}]}]}`
 		}
-		_, _ = io.WriteString(w, answer)
+		_, _ = io.WriteString(w, response)
 	})
+	on := func(database string) []string {
+		return []string{"--influx.url=" + server.URL, "--influx.db=" + database}
+	}
 	for _, tt := range []struct {
 		name string
 		args []string
 		code int
-		says string // in the first line that says what is wrong, or in the hint behind it
+		says string // in the first line that is WRONG, or in the hint below it; without one, anywhere
 	}{
-		{"right", []string{"--influx.url=" + server.URL, "--influx.db=right"}, 0, ""},
+		{"right", on("right"), 0, "memdump_up 1"},
 		{"no-server", []string{"--influx.url=http://127.0.0.1:1"}, 1, "--influx.url"},
-		{"wrong-port", []string{"--influx.url=" + nobody}, 1, "no InfluxDB"},
-		{"wrong-token", []string{"--influx.url=" + guarded.URL, "--influx.db=a", "--influx.token=<wrong>"}, 1, "--influx.token"},
-		{"wrong-database", []string{"--influx.url=" + server.URL, "--influx.db=nope"}, 1, "--influx.db"},
-		{"wrong-measurement", []string{"--influx.url=" + server.URL, "--influx.db=right", "--dumps.measurement=nope"}, 1, "--dumps.measurement"},
-		{"field-missing", []string{"--influx.url=" + server.URL, "--influx.db=poor"}, 1, "gzip_size_bytes"},
-		{"gateway", []string{"--influx.url=" + gateway}, 0, ""},
+		{"wrong-port", []string{"--influx.url=" + other}, 1, "not an InfluxDB"},
+		{"wrong-token", []string{"--influx.url=" + guarded, "--influx.db=a", "--influx.token=<wrong>"}, 1, "--influx.token"},
+		{"wrong-database", on("nope"), 1, "--influx.db"},
+		{"wrong-measurement", append(on("right"), "--dumps.measurement=nope"), 1, "--dumps.measurement"},
+		{"wrong-policy", append(on("right"), "--dumps.retention-policy=nope"), 1, "--dumps.retention-policy"},
+		{"other-telemetry", on("elsewhere"), 1, "--telemetry.measurement=vm_stats"},
+		{"unwritten", on("unwritten"), 0, "no writer has recorded gzip_size_bytes, raw_size_bytes yet"},
+		{"field-missing", on("field missing"), 1, "mem_dumps has no field sha256"},
+		{"tag-missing", on("tag missing"), 1, "has no tag VMID"},
+		{"type-conflict", on("types"), 1, `the field "sha256" has the types integer, string`},
+		{"never-dumped", on("never dumped"), 0, "1 of 3 monitored VMs have never been dumped: dom-3 (u-3)"},
+		{"gateway", []string{"--influx.url=" + gateway}, 0, "memdump_up 1"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			var out, errors bytes.Buffer
-			code := exitCode(run(t.Context(), append([]string{"check"}, tt.args...), &out, &errors), &errors)
-			if code != tt.code || errors.Len() > 0 {
-				t.Errorf("exit %d, want %d; %s", code, tt.code, &errors)
-			}
-			text := out.String()
-			for _, d := range differing {
-				text = d.pattern.ReplaceAllString(text, d.instead)
-			}
+			text := checked(t, tt.code, tt.args...)
 			golden := filepath.Join("testdata", "check", tt.name+".txt")
 			if *update {
 				must(t, os.MkdirAll(filepath.Dir(golden), 0o755))
@@ -87,17 +111,19 @@ func TestCheck(t *testing.T) {
 			if text != string(want) {
 				t.Errorf("%s differs (after reading the difference: go test ./cmd/memdump_exporter -update)\n%s", golden, text)
 			}
-			if _, wrong, _ := strings.Cut(text, "\nWRONG"); tt.says != "" {
+			where := text
+			if _, wrong, found := strings.Cut(text, "\nWRONG"); found {
 				lines := strings.SplitN(wrong, "\n", 3)
-				if len(lines) < 2 || !strings.Contains(lines[0]+lines[1], tt.says) {
-					t.Errorf("the first thing wrong does not name %q:\n%s", tt.says, text)
-				}
+				where = strings.Join(lines[:min(2, len(lines))], "\n")
+			}
+			if !strings.Contains(where, tt.says) {
+				t.Errorf("no %q in\n%s\nof\n%s", tt.says, where, text)
 			}
 			if strings.Contains(text, "<wrong>") || strings.Contains(text, "\033") {
 				t.Errorf("a secret, or colour outside of a terminal:\n%s", text)
 			}
 
-			out.Reset()
+			var out, errors bytes.Buffer
 			_ = run(t.Context(), append([]string{"check", "--output=json"}, tt.args...), &out, &errors)
 			var result struct {
 				OK    bool
@@ -108,6 +134,22 @@ func TestCheck(t *testing.T) {
 			}
 		})
 	}
+}
+
+// checked is the text of a check that must end with an exit code, without what differs from run to
+// run.
+func checked(t *testing.T, want int, args ...string) string {
+	t.Helper()
+	var out, errors bytes.Buffer
+	code := exitCode(run(t.Context(), append([]string{"check"}, args...), &out, &errors), &errors)
+	if code != want || errors.Len() > 0 {
+		t.Errorf("exit %d, want %d; %s", code, want, &errors)
+	}
+	text := out.String()
+	for _, d := range differing {
+		text = d.pattern.ReplaceAllString(text, d.instead)
+	}
+	return text
 }
 
 // TestCheck_terminal: a name in the database can't tell the terminal what to do.

@@ -16,13 +16,12 @@ import (
 	"github.com/prometheus/common/version"
 
 	"memdump_exporter/collector"
-	"memdump_exporter/collector/ranges"
 	"memdump_exporter/influx"
 )
 
 // newClient makes the one client of InfluxDB from the flags. It asks nothing yet.
 func newClient(o options) (*influx.Client, error) {
-	transport, err := newTransport(&o.tls)
+	transport, err := newTransport(&o.tls, o.influxMaxConcurrency)
 	if err != nil {
 		return nil, err
 	}
@@ -36,6 +35,8 @@ func newClient(o options) (*influx.Client, error) {
 		Scheme:    influx.Scheme(o.influxScheme),
 		UserAgent: name + "/" + version.Version,
 		Transport: transport,
+
+		MaxConcurrency: o.influxMaxConcurrency,
 	})
 	if wrong := (*influx.ConfigError)(nil); errors.As(err, &wrong) {
 		if flag, ok := flagOf[wrong.Setting]; ok {
@@ -45,24 +46,26 @@ func newClient(o options) (*influx.Client, error) {
 	return client, err
 }
 
-// newCollector makes the collector from the flags, which parse has checked.
-func newCollector(o options, client *influx.Client, logger log.Logger) *collector.Collector {
+// newExporter makes the exporter from the flags, which parse has checked.
+func newExporter(o options, client *influx.Client, logger log.Logger) *collector.Exporter {
 	perVM := 0
 	if o.perVM {
 		perVM = o.perVMLimit
 	}
 	return collector.New(collector.Config{
-		Database:             client,
-		DumpsMeasurement:     o.dumpsMeasurement,
-		TelemetryMeasurement: o.telemetryMeasurement,
-		TelemetryLookback:    o.telemetryLookback,
-		Ranges:               ranges.Mode(o.influxRanges),
-		DumpsSettle:          o.dumpsSettle,
-		DumpsMaxAge:          o.dumpsMaxAge,
-		PerVM:                perVM,
-		Insecure:             o.tls.InsecureSkipVerify,
-		Logger:               log.With(logger, "component", "collector"),
-		Now:                  time.Now,
+		Database:                 client,
+		DumpsMeasurement:         o.dumpsMeasurement,
+		DumpsPolicy:              o.dumpsPolicy,
+		DumpsAllowedLateness:     o.dumpsAllowedLateness,
+		DumpsMaxAge:              o.dumpsMaxAge,
+		TelemetryMeasurements:    o.telemetryMeasurements,
+		TelemetryPolicy:          o.telemetryPolicy,
+		TelemetryLookback:        o.telemetryLookback,
+		TelemetryAllowedLateness: o.telemetryAllowedLateness,
+		PerVM:                    perVM,
+		Insecure:                 o.tls.InsecureSkipVerify,
+		Logger:                   log.With(logger, "component", "collector"),
+		Now:                      time.Now,
 	})
 }
 
@@ -131,9 +134,9 @@ func readBounded(flag, file string, most int64) (string, error) {
 	return string(text), nil
 }
 
-// newTransport is influx.NewTransport with the TLS that the flags ask for. The files
-// are read anew for each request, and connections are made anew when they change.
-func newTransport(c *promconfig.TLSConfig) (http.RoundTripper, error) {
+// newTransport returns an influx.Transport with the TLS of the flags. The files are read again
+// for each request, and connections are made anew when they change.
+func newTransport(c *promconfig.TLSConfig, maxConns int) (http.RoundTripper, error) {
 	files, err := readPEMs(c)
 	if err != nil {
 		return nil, err
@@ -142,7 +145,11 @@ func newTransport(c *promconfig.TLSConfig) (http.RoundTripper, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--influx.tls.*: %w", err)
 	}
-	transport := func(config *tls.Config) (http.RoundTripper, error) { return influx.NewTransport(config), nil }
+	transport := func(config *tls.Config) (http.RoundTripper, error) {
+		t := influx.NewTransport(config)
+		t.MaxConns = maxConns
+		return t, nil
+	}
 	if c.CAFile+c.CertFile == "" {
 		return transport(config)
 	}

@@ -53,16 +53,16 @@ func TestTokenFile(t *testing.T) {
 		want   string // the header; empty: no request
 		says   string // in the log
 	}{
-		{"first", func() {}, "Bearer canary-first", ""},
-		{"in place", func() { write(t, file, "canary-second") }, "Bearer canary-second", ""},
-		{"atomically", func() { putInPlace(t, file, "  canary-third\r\n") }, "Bearer canary-third", ""},
+		{"first", func() {}, "Token canary-first", ""},
+		{"in place", func() { write(t, file, "canary-second") }, "Token canary-second", ""},
+		{"atomically", func() { putInPlace(t, file, "  canary-third\r\n") }, "Token canary-third", ""},
 		{"empty", func() { write(t, file, " \n") }, "", file + " is empty"},
-		{"back", func() { write(t, file, "canary-fourth") }, "Bearer canary-fourth", ""},
+		{"back", func() { write(t, file, "canary-fourth") }, "Token canary-fourth", ""},
 		{"huge", func() { write(t, file, strings.Repeat("canary", 20_000)) }, "", file + " has more than 65536 bytes"},
 		{"two lines", func() { write(t, file, "canary-a\ncanary-b") }, "", "a control character"},
 		{"gone", func() { _ = os.Remove(file) }, "", "no such file"},
 		{"a directory", func() { _ = os.Mkdir(file, 0o700) }, "", file + " is not a file"},
-		{"back again", func() { _ = os.Remove(file); write(t, file, "canary-fifth") }, "Bearer canary-fifth", ""},
+		{"back again", func() { _ = os.Remove(file); write(t, file, "canary-fifth") }, "Token canary-fifth", ""},
 	} {
 		step.change()
 		w.taken()

@@ -283,9 +283,13 @@ func parseText(text string) (families, error) {
 	return found, nil
 }
 
-// scrape asks for /metrics as Prometheus does; any answer but a whole 200 fails.
+// scrape fetches /metrics as Prometheus does, by default with a timeout that does not matter;
+// any response but a whole 200 fails.
 func (e *exporter) scrape(t *testing.T, header ...string) families {
 	t.Helper()
+	if len(header) == 0 {
+		header = []string{timeoutHeader, fmt.Sprint(patient)}
+	}
 	found, err := parseText(get(t, e.URL+"/metrics", http.StatusOK, header...))
 	must(t, err)
 	return found
@@ -305,8 +309,12 @@ func (r reply) whole() bool {
 	return r.status == http.StatusOK && strings.Contains(r.body, "\nmemdump_up 1\n")
 }
 
-// timeoutHeader is by which Prometheus announces its patience.
-const timeoutHeader = "X-Prometheus-Scrape-Timeout-Seconds"
+const (
+	// timeoutHeader announces the scrape timeout of Prometheus, in seconds.
+	timeoutHeader = "X-Prometheus-Scrape-Timeout-Seconds"
+	// patient is a scrape timeout, in seconds, that no test reaches.
+	patient = 30
+)
 
 // ask asks by a client, or on a connection of its own when that is nil; header is a list of
 // names and values, and the URL may have a name and a password.

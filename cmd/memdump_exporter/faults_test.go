@@ -17,7 +17,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -27,20 +26,14 @@ import (
 	"memdump_exporter/influx/influxtest"
 )
 
-// row is one fault of the matrix: what can go wrong around the exporter, and what must
-// be seen of it.
+// row is one fault of the matrix: what can go wrong around the exporter, and what /metrics
+// must then show.
 type row struct {
 	id, what string
 	run      func(*testing.T, *matrix)
 	// Without run: where else it is tested, or why it does not apply here.
 	tested, why string
-	// off are edits of the source that switch the row's guard off: with them, the row
-	// must fail (TestSabotage).
-	off []edit
 }
-
-// edit replaces what stands once in all of the exporter's source.
-type edit struct{ old, new string }
 
 // rows is the whole matrix.
 func rows() []row {
@@ -51,13 +44,13 @@ const (
 	rowsInAll = 94
 	// canary is the token that is sent to InfluxDB. It must not come out anywhere.
 	canary = "canary-9f2c81d4"
-	// announced is the scrapers' timeout, in seconds, and patient one that does not matter.
-	announced, patient = 3, 30
+	// announced is the scrapers' timeout, in seconds.
+	announced = 3
 	// moreMiB is how much more memory than idle a fault may cost, in MiB.
 	moreMiB = 24
-	// mostTaken is how much of an answer may be taken from its writer, in bytes: the
-	// largest bound of an answer, and what the kernel holds.
-	mostTaken = 48 << 20
+	// maxTaken is how much of a response may be taken from its writer, in bytes: the largest
+	// limit of a response, and what the kernel buffers.
+	maxTaken = (96 + 16) << 20
 )
 
 // TestFaults runs the matrix on the built exporter, and prints a line for each row.
@@ -104,91 +97,20 @@ func TestFaults(t *testing.T) {
 	fmt.Println()
 }
 
-// TestSabotage switches the guard of each row off, and wants the row to fail.
-func TestSabotage(t *testing.T) {
-	flags := map[string]string{} // all of them first: an edit that no longer fits is soon known
-	for _, r := range rows() {
-		if len(r.off) > 0 {
-			flags[r.id] = overlay(t, r.off...)
-		}
-	}
-	for _, r := range rows() {
-		if flags[r.id] == "" {
-			continue
-		}
-		t.Run(r.id, func(t *testing.T) {
-			cmd := exec.Command(os.Args[0], "-test.run=^TestFaults$/^"+r.id+"$", "-test.v")
-			cmd.Env = append(os.Environ(), flags[r.id])
-			output, err := cmd.CombinedOutput()
-			if !strings.Contains(string(output), "--- FAIL: TestFaults/"+r.id+" ") {
-				t.Errorf("it does not fail: %v\n%s", err, output)
-				return
-			}
-			_, message, _ := strings.Cut(string(output), "_test.go:")
-			_, message, _ = strings.Cut(message, ": ")
-			message, _, _ = strings.Cut(message, "\n")
-			fmt.Printf("%-4sred without its guard: %.160s\n", r.id, message)
-		})
-	}
-}
-
-// overlay is the setting with which the go command reads the source with edits.
-func overlay(t *testing.T, edits ...edit) string {
-	t.Helper()
-	var made struct{ Replace map[string]string }
-	if before, ok := strings.CutPrefix(os.Getenv("GOFLAGS"), "-overlay="); ok { // of a sabotage
-		text, err := os.ReadFile(before)
-		must(t, err)
-		must(t, json.Unmarshal(text, &made))
-	} else {
-		made.Replace = map[string]string{}
-	}
-	var files []string
-	for _, pattern := range []string{"*.go", "../../collector/*.go", "../../collector/ranges/*.go", "../../influx/*.go"} {
-		found, err := filepath.Glob(pattern)
-		must(t, err)
-		files = append(files, found...)
-	}
-	dir := t.TempDir()
-	for i, e := range edits {
-		places := 0
-		for _, file := range files {
-			file, err := filepath.Abs(file)
-			must(t, err)
-			source, err := os.ReadFile(cmp.Or(made.Replace[file], file))
-			must(t, err)
-			if n := strings.Count(string(source), e.old); n > 0 && !strings.HasSuffix(file, "_test.go") {
-				places += n
-				made.Replace[file] = filepath.Join(dir, fmt.Sprint(i, ".go"))
-				write(t, made.Replace[file], strings.Replace(string(source), e.old, e.new, 1))
-			}
-		}
-		if places != 1 {
-			t.Fatalf("the source holds %d of %q, want 1", places, e.old)
-		}
-	}
-	text, err := json.Marshal(made)
-	must(t, err)
-	write(t, filepath.Join(dir, "overlay.json"), string(text))
-	return "GOFLAGS=-overlay=" + filepath.Join(dir, "overlay.json")
-}
-
 // matrix is what the rows share: one exporter before one InfluxDB, through all of them.
 type matrix struct {
 	server  *influxtest.Server
 	history *influxtest.History
 	front   *front
 	toxic   *toxiproxy.Proxy // another way to InfluxDB
-	subject *subject         // behind front
+	subject *subject         // behind front; the next one where a fault ends its full queries
+	t       *testing.T       // of the whole matrix
 	left    string           // why a row could not be tried
 	remarks []string
-
-	storeSlow sync.Once
-	many      *influxtest.History // in slowDatabase
 }
 
 func newMatrix(t *testing.T) *matrix {
-	m := &matrix{server: influxtest.MustStart(t), history: influxtest.Believable(5, time.Now())}
+	m := &matrix{server: influxtest.MustStart(t), history: influxtest.Believable(5, time.Now()), t: t}
 	m.server.MustStore(t, "vmstats", m.history)
 	m.front = newFront(t, m.server.URL)
 	m.toxic = newToxic(t, m.server.URL)
@@ -225,14 +147,24 @@ type subject struct {
 	logged     int
 }
 
-// start starts an exporter that asks there, by a command that runs "$@", such as nice, or
-// none; and asks it for everything before it notes what it is like when idle. It asks each
-// figure once a scrape, whatever happens.
+// renew starts a subject anew where a fault has made it use its history: later rows expect a
+// request for each query, over all time.
+func (m *matrix) renew() {
+	m.t.Helper()
+	ranges := m.subject.parse(m.t, m.subject.metrics(m.t, patient).body).gauges("memdump_query_ranges")
+	if slices.Max(slices.Collect(maps.Values(ranges))) > 1 {
+		must(m.t, m.subject.proc.Stop())
+		m.subject = m.start(m.t, nil, m.front.URL)
+	}
+}
+
+// start starts an exporter of that InfluxDB, by a command that runs "$@", such as nice, or
+// none; it fetches everything once before it measures what the exporter is like when idle.
 func (m *matrix) start(t *testing.T, by []string, influxdb string, args ...string) *subject {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "token")
 	write(t, file, canary)
-	command := slices.Concat(by, []string{binary, "--web.listen-address=127.0.0.1:0", "--log.level=debug", "--influx.ranges=whole",
+	command := slices.Concat(by, []string{binary, "--web.listen-address=127.0.0.1:0", "--log.level=debug",
 		"--influx.url=" + influxdb, "--influx.token-file=" + file}, args)
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
@@ -296,12 +228,15 @@ type seen struct {
 	within  time.Duration  // 0: the scraper's timeout
 	timeout int            // that, in seconds; 0: announced
 	records bool           // /records must fail, too
-	repeats bool           // net/http may ask again, on another connection, where nothing came
+	repeats bool           // net/http may send the request again, on another connection, where nothing came
 }
+
+// splits reports whether the fault makes the exporter try shorter time ranges.
+func (want seen) splits() bool { return want.reason == "timeout" || want.reason == "too_large" }
 
 func fails(reason string, queries ...string) seen { return seen{reason: reason, queries: queries} }
 
-func all() []string { return slices.Sorted(maps.Keys(gaugeOf)) }
+func all() []string { return slices.Sorted(maps.Keys(metricsOf)) }
 
 // sees makes a scrape while something is wrong.
 func (s *subject) sees(t *testing.T, want seen) reply {
@@ -359,13 +294,13 @@ func (want seen) of() []string {
 	return want.queries
 }
 
-// trueOrAbsent makes sure that each figure of an answer is the one or the other.
+// trueOrAbsent checks that each metric of a response is the one or the other.
 func (s *subject) trueOrAbsent(t *testing.T, got reply) {
 	t.Helper()
 	found, want := s.parse(t, got.body), truth(s.history)
-	for query, gauge := range gaugeOf {
-		if _, there := found[gauge]; there && found.value(gauge) != want.values[query] {
-			t.Errorf("%s is %v, want %v", gauge, found.value(gauge), want.values[query])
+	for _, metric := range knownMetrics() {
+		if _, there := found[metric]; there && found.value(metric) != want.values[metric] {
+			t.Errorf("%s is %v, want %v", metric, found.value(metric), want.values[metric])
 		}
 	}
 }
@@ -438,36 +373,37 @@ type oneCase struct {
 	seen
 }
 
-// questionOf is a part of each query's question that no other has.
-var questionOf = map[string]string{
-	"compressed_bytes": sumQuestion, "dumped_vms": `LAST("sha256")`, "duration_mean": `SUM("duration_sec")`,
-	"last_dump": `"sha256" AS "value" FROM "mem_dumps" ORDER`, "monitored_vms": `GROUP BY "VMID"`,
+// statementOf is a part of each query's statement that no other has.
+var statementOf = map[string]string{
+	"compressed_bytes": sumColumns, "dumped_vms": `AS "newest" FROM`, "duration_mean": `SUM("duration_sec"::field) AS "sum"`,
+	"last_dump": `AS "last" FROM`, "monitored_vms": `SELECT *::field FROM`,
 	"records": `"dump_path"`, "ping": "/ping",
 }
 
-// cases answer one question of a scrape as no InfluxDB should, and the others truly.
+// cases respond to one statement of a scrape as no InfluxDB should, and to the others truly.
 func cases(groups ...[]oneCase) func(*testing.T, *matrix) {
 	return func(t *testing.T, m *matrix) {
 		for _, c := range slices.Concat(groups...) {
 			t.Run(c.name, func(t *testing.T) {
 				var on []string
 				for _, query := range c.of() {
-					on = append(on, questionOf[query])
+					on = append(on, statementOf[query])
 				}
 				if c.records {
-					on = append(on, questionOf["records"])
+					on = append(on, statementOf["records"])
 				}
 				m.subject.forgetPeak()
 				m.front.set(c.answer, on...)
 				m.subject.sees(t, c.seen)
 				asked, sent := m.front.set(nil)
-				if !c.repeats && asked != len(on) {
-					t.Errorf("asked %d times, want %d", asked, len(on))
+				if again := c.repeats || c.records || c.splits(); asked < len(on) || !again && asked > len(on) {
+					t.Errorf("%d requests, want %d", asked, len(on))
 				}
-				if sent > mostTaken {
-					t.Errorf("%d bytes of the answer were taken", sent)
+				if sent > maxTaken {
+					t.Errorf("%d bytes of the response were taken", sent)
 				}
 				m.subject.recovers(t)
+				m.renew()
 			})
 		}
 	}
@@ -494,14 +430,14 @@ func whole(body string) string {
 
 func ok(body string) script { return raw(whole(body)) }
 
-// table is an answer of one row; value is one to the question for the sum.
+// table is a response of one row; value is one with the sum of compressed bytes.
 func table(columns, row string) string {
 	return `{"results":[{"statement_id":0,"series":[{"name":"mem_dumps","columns":[` + columns + `],"values":[[` + row + `]]}]}]}`
 }
 
-func value(v string) string { return table(`"time","value"`, "0,"+v) }
+func value(v string) string { return table(`"time","compressed"`, "0,"+v) }
 
-// sum is the true answer to that question.
+// sum is the true one.
 func (m *matrix) sum() string { return value(fmt.Sprint(m.history.Truth(0, 0).CompressedBytes)) }
 
 // endless writes a head and then the same again and again, up to 10 GiB.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
@@ -14,7 +15,6 @@ import (
 	"github.com/prometheus/exporter-toolkit/web"
 	"github.com/prometheus/exporter-toolkit/web/kingpinflag"
 
-	"memdump_exporter/collector/ranges"
 	"memdump_exporter/influx"
 )
 
@@ -26,12 +26,14 @@ type options struct {
 	influxUsername, influxScheme         string
 	influxToken, influxTokenFile         string
 	influxPassword, influxPasswordFile   string
-	influxRanges                         string
+	influxMaxConcurrency                 int
 	tls                                  promconfig.TLSConfig
 
-	dumpsMeasurement, telemetryMeasurement string
-	dumpsSettle, dumpsMaxAge               time.Duration
-	telemetryLookback                      time.Duration
+	dumpsMeasurement, dumpsPolicy               string
+	dumpsAllowedLateness, dumpsMaxAge           time.Duration
+	telemetryMeasurements                       []string
+	telemetryPolicy                             string
+	telemetryLookback, telemetryAllowedLateness time.Duration
 
 	perVM      bool
 	perVMLimit int
@@ -87,8 +89,10 @@ func (o *options) influxFlags(app *kingpin.Application) {
 		Envar("INFLUX_PASSWORD").StringVar(&o.influxPassword)
 	app.Flag("influx.password-file", "File that holds the password; read again for each request.").
 		Envar("INFLUX_PASSWORD_FILE").StringVar(&o.influxPasswordFile)
-	app.Flag("influx.auth-scheme", "How credentials are sent: Basic, Token, Bearer, or auto: Basic for a user; for a token, Token to 2.x (and to 1.x if it is user:password), otherwise Bearer.").
+	app.Flag("influx.auth-scheme", "Authentication scheme: Basic, Token, Bearer, or auto: Basic for a user, Bearer for a JSON Web Token, Token for any other token. Every InfluxDB accepts auto; a gateway may need another one.").
 		Envar("INFLUX_AUTH_SCHEME").Default(string(influx.SchemeAuto)).StringVar(&o.influxScheme)
+	app.Flag("influx.max-concurrency", "Limit of the requests to InfluxDB at once, of scrapes, pages, records and backfill together; a request above it waits, within the scrape timeout.").
+		Envar("INFLUX_MAX_CONCURRENCY").Default(strconv.Itoa(influx.DefaultMaxConcurrency)).IntVar(&o.influxMaxConcurrency)
 	app.Flag("influx.tls.ca-file", "File with the CA certificates that InfluxDB's certificate is verified by, instead of the system's; read again for each request.").
 		Envar("INFLUX_TLS_CA_FILE").StringVar(&o.tls.CAFile)
 	app.Flag("influx.tls.cert-file", "File with the client certificate to show to InfluxDB; read again for each request.").
@@ -99,19 +103,23 @@ func (o *options) influxFlags(app *kingpin.Application) {
 		Envar("INFLUX_TLS_SERVER_NAME").StringVar(&o.tls.ServerName)
 	app.Flag("influx.tls.insecure-skip-verify", "Do not verify InfluxDB's certificate: anyone in between can then read the token and answer in InfluxDB's place.").
 		Envar("INFLUX_TLS_INSECURE_SKIP_VERIFY").BoolVar(&o.tls.InsecureSkipVerify)
-	app.Flag("influx.ranges", "When to ask for a figure in ranges of time and keep the answers about ranges that have ended: cached (always), whole (never), or auto: when InfluxDB refuses to answer as a whole, or takes more than a quarter of the time of a scrape.").
-		Envar("INFLUX_RANGES").Default(string(ranges.Auto)).StringVar(&o.influxRanges)
 }
 
 func (o *options) collectorFlags(app *kingpin.Application) {
 	app.Flag("dumps.measurement", "Measurement that holds a point for each memory dump.").
 		Default("mem_dumps").StringVar(&o.dumpsMeasurement)
-	app.Flag("dumps.settle", "How late after a dump's start its point may arrive and still show with the next scrape, where figures are asked in ranges.").
-		Default("24h").DurationVar(&o.dumpsSettle)
+	app.Flag("dumps.retention-policy", "Retention policy of that measurement; by default the database's default policy.").
+		StringVar(&o.dumpsPolicy)
+	app.Flag("dumps.allowed-lateness", "How late after a dump's start its point may arrive and still be counted at the next scrape, in a database that is too large to be read whole at each scrape.").
+		Default("24h").DurationVar(&o.dumpsAllowedLateness)
 	app.Flag("dumps.max-age", "How old the newest dump of a monitored VM may be before memdump_vms_dump_overdue counts the VM; 0 leaves that metric out.").
 		Default("0s").DurationVar(&o.dumpsMaxAge)
-	app.Flag("telemetry.measurement", "Measurement that holds a point every few seconds for each running VM.").
-		Default("vm_info").StringVar(&o.telemetryMeasurement)
+	app.Flag("telemetry.measurement", "Measurement that holds a point every few seconds for each running VM. Repeatable: a VM with a point in any of them is monitored.").
+		Default("vm_info", "vm_totals", "vm_metrics").StringsVar(&o.telemetryMeasurements)
+	app.Flag("telemetry.retention-policy", "Retention policy of these measurements; by default the database's default policy.").
+		StringVar(&o.telemetryPolicy)
+	app.Flag("telemetry.allowed-lateness", "How late a point of telemetry may arrive and still be counted at the next scrape, in a database that is too large to be read whole at each scrape.").
+		Default("5m").DurationVar(&o.telemetryAllowedLateness)
 	app.Flag("telemetry.lookback", "How far back the telemetry of a VM makes it a monitored VM (the look-back).").
 		Default("24h").DurationVar(&o.telemetryLookback)
 
@@ -145,10 +153,12 @@ func (o *options) commands(app *kingpin.Application) {
 	check := app.Command(checkCommand, "Check step by step whether a scrape would succeed, and say what to change. The exit code is 0 when all is well, 1 when something is wrong.")
 	check.Flag("output", "Format of the result: text or json.").Default("text").StringVar(&o.checkOutput)
 
-	backfill := app.Command(backfillCommand, "Write the history of dumps, dumped VMs, compressed bytes and newest dump as OpenMetrics text with times, for promtool tsdb create-blocks-from openmetrics. A run that was stopped goes on where it was when the same command is given again.")
+	backfill := app.Command(backfillCommand, "Write the history of the metrics about dumps as OpenMetrics text with times, for promtool tsdb create-blocks-from openmetrics.")
 	backfill.Flag("from", "First time, such as 2026-01-31T00:00:00Z, or seconds since 1970.").Required().StringVar(&o.backfill.from)
-	backfill.Flag("to", "Latest time; by default now.").StringVar(&o.backfill.to)
-	backfill.Flag("step", "Time between two values.").Default("1h").DurationVar(&o.backfill.step)
+	backfill.Flag("to", "Latest time; by default three hours ago, and no later without --allow-recent.").StringVar(&o.backfill.to)
+	backfill.Flag("allow-recent", "Accept a later --to. When Prometheus starts, it then drops the samples of all its targets that are older than --to and not in a block yet: up to the last three hours.").
+		BoolVar(&o.backfill.allowRecent)
+	backfill.Flag("step", "Time between two values. Prometheus shows a value for five minutes.").Default("5m").DurationVar(&o.backfill.step)
 	backfill.Flag("output", "File to write; it must not exist yet.").Required().StringVar(&o.backfill.output)
 	o.backfill.labels = make(map[string]string)
 	backfill.Flag("label", "Label that Prometheus adds to the live series, such as job=memdump and instance=HOST:PORT, so that a graph runs on into them; repeatable.").
@@ -220,12 +230,14 @@ func (o options) check() error {
 		return errors.New("--influx.token (INFLUX_TOKEN) and --influx.token-file (INFLUX_TOKEN_FILE) are both set: expected one of them")
 	case o.influxPassword != "" && o.influxPasswordFile != "":
 		return errors.New("--influx.password (INFLUX_PASSWORD) and --influx.password-file (INFLUX_PASSWORD_FILE) are both set: expected one of them")
+	case o.influxMaxConcurrency < 1:
+		return fmt.Errorf("--influx.max-concurrency (INFLUX_MAX_CONCURRENCY) is %d: expected 1 or more, such as %d", o.influxMaxConcurrency, influx.DefaultMaxConcurrency)
 	case (o.tls.CertFile == "") != (o.tls.KeyFile == ""):
 		return errors.New("--influx.tls.cert-file and --influx.tls.key-file: expected both or neither")
-	case !slices.Contains(ranges.Modes(), ranges.Mode(o.influxRanges)):
-		return fmt.Errorf("--influx.ranges is %q: expected one of %q", o.influxRanges, ranges.Modes())
-	case o.dumpsSettle < 0:
-		return fmt.Errorf("--dumps.settle is %v: expected 0 or longer, such as 24h", o.dumpsSettle)
+	case o.dumpsAllowedLateness < 0:
+		return fmt.Errorf("--dumps.allowed-lateness is %v: expected 0 or longer, such as 24h", o.dumpsAllowedLateness)
+	case o.telemetryAllowedLateness < 0:
+		return fmt.Errorf("--telemetry.allowed-lateness is %v: expected 0 or longer, such as 5m", o.telemetryAllowedLateness)
 	case o.dumpsMaxAge < 0:
 		return fmt.Errorf("--dumps.max-age is %v: expected 0 or longer, such as 48h", o.dumpsMaxAge)
 	case o.perVMLimit <= 0:
@@ -240,8 +252,8 @@ func (o options) check() error {
 		return fmt.Errorf("--log.level is %q: expected debug, info, warn or error", o.logLevel)
 	case !slices.Contains([]string{"logfmt", "json"}, o.logFormat):
 		return fmt.Errorf("--log.format is %q: expected logfmt or json", o.logFormat)
-	case o.telemetryMeasurement == "":
-		return fmt.Errorf("--telemetry.measurement is empty: expected the name of a measurement, such as vm_info")
+	case slices.Contains(o.telemetryMeasurements, ""):
+		return fmt.Errorf("--telemetry.measurement is empty: expected the name of a measurement, such as vm_totals")
 	}
 	return checkPath(o.telemetryPath)
 }

@@ -27,7 +27,7 @@ func FuzzRequest(f *testing.F) {
 	} {
 		f.Add([]byte(raw))
 	}
-	address := runHere(f)
+	address := runHere(f, "--influx.url=http://127.0.0.1:1")
 	var before string
 	var inputs atomic.Int64
 	meant := []int{200, 301, 307, 400, 404, 405, 408, 413, 414, 417, 431, 501, 502, 503, 505}

@@ -18,6 +18,9 @@ import (
 
 	"github.com/go-kit/log/level"
 	"github.com/prometheus/common/version"
+
+	"memdump_exporter/cmd/memdump_exporter/connlimit"
+	"memdump_exporter/cmd/memdump_exporter/logqueue"
 )
 
 func main() {
@@ -62,16 +65,17 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if o.command == backfillCommand {
 		return runBackfill(ctx, o, stderr)
 	}
-	lines := newLogWriter(stderr)
-	defer lines.end()
+	lines := logqueue.New(stderr)
+	defer lines.Close()
 	base, logger := newLoggers(o, lines)
-	conns := newConnections(openFiles())
-	handler, err := newHandler(o, base, logger, conns.closed, lines.dropped)
+	connections := connlimit.New()
+	handler, end, err := newHandler(o, base, logger, connections.Closed, lines.Dropped)
 	if err != nil {
 		return err
 	}
+	defer end()
 	_ = level.Info(logger).Log("msg", "starting", "version", version.Info(), "build", version.BuildContext())
-	if err := serve(ctx, o, handler, conns, base); err != nil {
+	if err := serve(ctx, o, handler, connections, base); err != nil {
 		return err
 	}
 	_ = level.Info(logger).Log("msg", "stopped")

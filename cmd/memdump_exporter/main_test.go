@@ -53,8 +53,10 @@ func TestRun_refuses(t *testing.T) {
 		"--influx.api=v4":                                 "--influx.api",
 		"--influx.auth-scheme=basic":                      "--influx.auth-scheme",
 		"--influx.password=s3cr3t":                        "--influx.password",
-		"--influx.ranges=all":                             "--influx.ranges",
-		"--dumps.settle=-1s":                              "--dumps.settle",
+		"--influx.max-concurrency=0":                      "--influx.max-concurrency",
+		"--influx.max-concurrency=many":                   "--influx.max-concurrency",
+		"--dumps.allowed-lateness=-1s":                    "--dumps.allowed-lateness",
+		"--telemetry.allowed-lateness=-1s":                "--telemetry.allowed-lateness",
 		"--influx.token=s3cr3t --influx.token-file=f":     "--influx.token-file",
 		"--influx.username=u --influx.token=s3cr3t":       "--influx.username",
 		"--influx.username=u --influx.auth-scheme=Bearer": "--influx.auth-scheme",
@@ -110,7 +112,7 @@ func (s *screen) Write(p []byte) (int, error) {
 }
 
 func TestRun_servesUntilItsContextEnds(t *testing.T) {
-	base := "http://" + runHere(t)
+	base := "http://" + runHere(t, "--influx.url=http://127.0.0.1:1") // nobody listens there
 	for path, want := range map[string]string{
 		"/-/healthy": "memdump_exporter is healthy.", "/-/ready": "memdump_exporter is ready.",
 		"/metrics": "memdump_up 0", "/": `<a href="/metrics">`,
@@ -122,21 +124,20 @@ func TestRun_servesUntilItsContextEnds(t *testing.T) {
 	if body := get(t, base+"/metrics", http.StatusOK, "Accept", "application/openmetrics-text; version=1.0.0"); !strings.HasSuffix(body, "# EOF\n") {
 		t.Errorf("OpenMetrics ends with %q", body[max(0, len(body)-40):])
 	}
-	if body := get(t, base+"/", http.StatusOK); strings.Count(body, `<span class="bad">unreachable</span> in`) < len(gaugeOf) {
+	if body := get(t, base+"/", http.StatusOK); strings.Count(body, `<span class="bad">unreachable</span> in`) < len(metricsOf) {
 		t.Errorf("the page does not tell how each query went:\n%s", body)
 	}
 	get(t, base+"/no/such", http.StatusNotFound)
 }
 
-// runHere runs the exporter in this process until the test ends. Nobody listens at port 1:
-// every query fails, and everything is answered all the same.
-func runHere(tb testing.TB) (address string) {
+// runHere runs the exporter in this process until the test ends.
+func runHere(tb testing.TB, args ...string) (address string) {
 	tb.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	stderr := &screen{pattern: listening, found: make(chan string, 1)}
 	ended := make(chan error, 1)
 	go func() {
-		ended <- run(ctx, []string{"--web.listen-address=127.0.0.1:0", "--influx.url=http://127.0.0.1:1"}, io.Discard, stderr)
+		ended <- run(ctx, append([]string{"--web.listen-address=127.0.0.1:0"}, args...), io.Discard, stderr)
 		close(ended)
 	}()
 	tb.Cleanup(func() {

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	_ "embed"
 	"encoding/base64"
+	"fmt"
 	"html/template"
 	"net/http"
 	"net/url"
@@ -14,6 +15,7 @@ import (
 	"github.com/prometheus/common/version"
 
 	"memdump_exporter/collector"
+	"memdump_exporter/collector/records"
 )
 
 var (
@@ -31,16 +33,16 @@ const pageLife = 10 * time.Second
 // page is the page for people. What it asks InfluxDB is its own, and bounded.
 type page struct {
 	options
-	collector *collector.Collector
-	template  *template.Template
-	policy    string
+	exporter *collector.Exporter
+	template *template.Template
+	policy   string
 
 	turn  chan struct{} // holds the right to use what follows
-	shown *collector.Overview
+	shown *collector.Inspection
 }
 
-func newPage(o options, c *collector.Collector) *page {
-	p := &page{options: o, collector: c, turn: make(chan struct{}, 1)}
+func newPage(o options, e *collector.Exporter) *page {
+	p := &page{options: o, exporter: e, turn: make(chan struct{}, 1)}
 	p.template = template.Must(template.New("page").Funcs(template.FuncMap{
 		"css": func() template.CSS { return template.CSS(pageCSS) },
 		"js":  func() template.JS { return template.JS(pageJS) },
@@ -56,7 +58,7 @@ func newPage(o options, c *collector.Collector) *page {
 
 // overview returns what is not older than pageLife. Whoever comes first asks; the
 // others wait for it.
-func (p *page) overview(ctx context.Context) (*collector.Overview, error) {
+func (p *page) overview(ctx context.Context) (*collector.Inspection, error) {
 	select {
 	case p.turn <- struct{}{}:
 		defer func() { <-p.turn }()
@@ -70,7 +72,7 @@ func (p *page) overview(ctx context.Context) (*collector.Overview, error) {
 	}
 	asking, cancel := context.WithTimeout(ctx, p.scrapeTimeout)
 	defer cancel()
-	o := p.collector.Overview(asking)
+	o := p.exporter.Overview(asking)
 	if ctx.Err() != nil { // this viewer has left, and so have its requests
 		return nil, ctx.Err()
 	}
@@ -87,7 +89,7 @@ func (p *page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	err = p.template.Execute(&body, map[string]any{
 		"Name": name, "Version": version.Info(), "Database": p.influxDatabase,
 		"Metrics": p.telemetryPath, "Records": recordsPath, "OpenAPI": openAPIPath,
-		"O": o, "Last": p.collector.Statuses(),
+		"O": o, "Last": p.exporter.Statuses(),
 	})
 	if err != nil {
 		http.Error(w, "the page could not be made", http.StatusInternalServerError)
@@ -100,8 +102,8 @@ func (p *page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 var pageFuncs = template.FuncMap{
-	"title":       figureTitle,
-	"person":      figurePerson,
+	"title":       metricTitle,
+	"person":      metricText,
 	"exact":       exactTime,
 	"ago":         ago,
 	"utc":         func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") },
@@ -111,12 +113,15 @@ var pageFuncs = template.FuncMap{
 	"took":        func(d time.Duration) string { return d.Round(time.Millisecond).String() },
 	"count":       func(n int64) string { return separated(float64(n)) },
 	"bytes":       func(n int64) string { return inBytes(float64(n)) },
-	"text":        func(r collector.Record, column string) string { text, _ := r.Text(column); return text },
+	"text":        func(r records.Record, column string) string { text, _ := r.Text(column); return text },
 	"visible":     visible,
-	"size":        func(r collector.Record) string { return orDash(r.Number("gzip_size_bytes"))(inBytes) },
-	"lasted":      func(r collector.Record) string { return orDash(r.Number("duration_sec"))(inSeconds) },
-	"ofVM":        func(path, vmid string) string { return path + "?" + url.Values{"vmid": {vmid}}.Encode() },
+	"size":        func(r records.Record) string { return orDash(r.Number("gzip_size_bytes"))(inBytes) },
+	"lasted":      func(r records.Record) string { return orDash(r.Number("duration_sec"))(inSeconds) },
+	"ofVM":        func(path, dom string) string { return path + "?" + url.Values{"dom": {dom}}.Encode() },
 	"neverDumped": neverDumped,
+	"sharedNames": sharedNames,
+	"anyBytes":    func(days []collector.Day) bool { return busiest(days, "bytes") > 0 },
+	"percent":     func(ratio float64) string { return fmt.Sprintf("%.0f %%", 100*ratio) },
 	"columns":     chartColumns,
 	"most":        func(days []collector.Day, what string) string { return said(busiest(days, what), what) },
 }
@@ -129,14 +134,16 @@ type undumped struct {
 
 // neverDumped returns nil when there is none.
 func neverDumped(vms []collector.VM) *undumped {
-	const most = 100
-	n := 0
-	for n < len(vms) && vms[n].LastDump.IsZero() { // they come first
-		n++
-	}
+	const maxShown = 100
+	n := countVMs(vms, collector.VM.NeverDumped) // they come first
 	if n == 0 {
 		return nil
 	}
-	shown := min(n, most)
+	shown := min(n, maxShown)
 	return &undumped{Count: n, More: n - shown, Shown: vms[:shown]}
+}
+
+// sharedNames names the VMs whose dumps can't be told apart.
+func sharedNames(vms []collector.VM) string {
+	return named(vms, func(vm collector.VM) bool { return vm.Shared })
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"html/template"
 	"math"
 	"net/http"
 	"net/url"
@@ -26,14 +27,34 @@ import (
 
 var pictures = flag.String("pictures", "", "directory to keep the pictures of the page in")
 
-// TestPage_figures: every figure of the page is the truth, as a person would say it.
-func TestPage_figures(t *testing.T) {
+// TestPage_metrics: every metric on the page has its true value, written for people.
+func TestPage_metrics(t *testing.T) {
 	server := influxdb.Server(t)
 	h := influxtest.Believable(6, time.Now())
 	server.MustStore(t, "vmstats", h)
 	w := newFront(t, server.URL)
 	e := startExporter(t, []string{"INFLUX_URL=" + w.URL})
-	body := get(t, e.URL+"/", http.StatusOK)
+	for _, wrong := range pageDifferences(get(t, e.URL+"/", http.StatusOK), h, "InfluxDB 1.x, version 1.7.11") {
+		t.Error(wrong)
+	}
+	// Viewers share what was fetched for one of them, and scrapes count separately.
+	w.taken()
+	var viewers sync.WaitGroup
+	for range 20 {
+		viewers.Go(func() { get(t, e.URL+"/", http.StatusOK) })
+	}
+	viewers.Wait()
+	if n := len(w.taken()); n != 0 {
+		t.Errorf("twenty viewers within seconds made %d requests", n)
+	}
+	if failures := e.scrape(t).failures(); len(failures) > 0 {
+		t.Errorf("the page's queries count as failures of scrapes: %v", failures)
+	}
+}
+
+// pageDifferences are the texts that a page without a scrape lacks of a history, in which every
+// metric has a value.
+func pageDifferences(body string, h *influxtest.History, server string) (wrong []string) {
 	known := h.Truth(time.Now().UnixNano(), 24*time.Hour)
 	mean, _ := known.Mean()
 	today := time.Now().UTC().Format(time.DateOnly)
@@ -48,31 +69,66 @@ func TestPage_figures(t *testing.T) {
 			}
 		}
 	}
+	for metric, text := range map[string]string{
+		"memdump_dumps":                      separated(float64(known.Dumps)),
+		"memdump_dumped_vms":                 fmt.Sprint(known.DumpedVMs),
+		"memdump_dumped_domains":             fmt.Sprint(known.DumpedDomains),
+		"memdump_dumps_compressed_bytes":     inBytes(float64(known.CompressedBytes)),
+		"memdump_dumps_raw_bytes":            inBytes(float64(known.RawBytes)),
+		"memdump_dump_duration_mean_seconds": inSeconds(mean),
+		"memdump_dumps_duration_seconds":     inSeconds(known.DurationSum),
+		"memdump_dumps_with_duration":        separated(float64(known.DurationCount)),
+		"memdump_monitored_vms":              fmt.Sprint(known.MonitoredVMs),
+		"memdump_monitored_domains":          fmt.Sprint(known.MonitoredDomains),
+	} {
+		shown := regexp.MustCompile(`<strong title="` + metric + ` [^"]*">([^<]*)</strong>`).FindStringSubmatch(body)
+		if shown == nil || shown[1] != text {
+			wrong = append(wrong, fmt.Sprintf("the page shows %s as %q, want %q", metric, shown, text))
+		}
+	}
 	for _, want := range []string{
-		">" + separated(float64(known.Dumps)) + "<", fmt.Sprint(">", known.DumpedVMs, "<"), ">" + inBytes(float64(known.CompressedBytes)) + "<",
-		">" + inSeconds(mean) + "<", fmt.Sprint(">", known.MonitoredVMs, "<"), time.Unix(0, known.LastDumpNs).UTC().Format("2006-01-02 15:04:05 UTC"),
+		time.Unix(0, known.LastDumpNs).UTC().Format("2006-01-02 15:04:05 UTC"),
 		fmt.Sprintf(`<th scope="row">%s</th><td class="number">%d</td><td class="number">%s</td>`, today, dumpsToday, inBytes(float64(bytesToday))),
-		"InfluxDB 1.x, version unknown", "no scrape yet",
+		fmt.Sprintf(`<strong class="bad">%d</strong> of %d monitored VMs have never been dumped`, known.NeverDumped, known.MonitoredDomains),
+		server, "no scrape yet",
+	} {
+		if !strings.Contains(body, want) {
+			wrong = append(wrong, fmt.Sprintf("no %q in the page", want))
+		}
+	}
+	for _, vm := range h.MonitoredDomains(time.Now().UnixNano(), 24*time.Hour) {
+		row := fmt.Sprintf(`<tr><td class="name">%s</td><td class="name">%s</td>`, template.HTMLEscapeString(vm.Name), vm.UUID)
+		if strings.Contains(body, row) == vm.Dumped {
+			wrong = append(wrong, fmt.Sprintf("%s is listed as never dumped: %v", vm.Name, vm.Dumped))
+		}
+	}
+	if n := strings.Count(body, "<rect "); n != 60 {
+		wrong = append(wrong, fmt.Sprintf("%d bars, want two for each of thirty days", n))
+	}
+	return wrong
+}
+
+// TestPage_domains: the page shows the domains whose dumps can't be told apart, and omits the
+// chart of a size that nobody has written.
+func TestPage_domains(t *testing.T) {
+	server := influxdb.Server(t)
+	h := &influxtest.History{}
+	h.Add(dump("1", time.Now(), second()))
+	for i, uuid := range []string{"u1", "u2"} {
+		h.Add(point(influxtest.Telemetry, time.Now(), map[string]any{"cpu": 1.0}, map[string]string{"VMID": fmt.Sprint(i), "name": "twin", "uuid": uuid}))
+	}
+	server.MustStore(t, "vmstats", h)
+	body := get(t, startExporter(t, []string{"INFLUX_URL=" + server.URL}).URL+"/", http.StatusOK)
+	for _, want := range []string{
+		`dumps can't be told apart: <span class="name">twin (u1), twin (u2)</span>`, `<td class="name">u1</td>`, `<td class="name">u2</td>`,
+		`<strong class="bad">2</strong> of 2 monitored VMs`, "<strong>none yet</strong>",
 	} {
 		if !strings.Contains(body, want) {
 			t.Errorf("no %q in the page", want)
 		}
 	}
-	if n := strings.Count(body, "<rect "); n != 60 {
-		t.Errorf("%d bars, want two for each of thirty days", n)
-	}
-	// Viewers share what was asked for one of them, and scrapes count apart.
-	w.taken()
-	var viewers sync.WaitGroup
-	for range 20 {
-		viewers.Go(func() { get(t, e.URL+"/", http.StatusOK) })
-	}
-	viewers.Wait()
-	if n := len(w.taken()); n != 0 {
-		t.Errorf("twenty viewers asked %d questions within seconds of another", n)
-	}
-	if failures := e.scrape(t).failures(); len(failures) > 0 {
-		t.Errorf("the page's questions count as failures of scrapes: %v", failures)
+	if n := strings.Count(body, "<rect "); n != 30 {
+		t.Errorf("%d bars, want one for each of thirty days, and none of compressed bytes", n)
 	}
 }
 
@@ -85,13 +141,13 @@ func TestPage_words(t *testing.T) {
 		visible("a\u202eb\x00ü"): `a\u202eb\u0000ü`,
 		ago(now, now):            "just now", ago(now.Add(-90*time.Second), now): "90 s ago", ago(now.Add(-50*time.Minute), now): "50 min ago",
 		ago(now.Add(-47*time.Hour), now): "47 h ago", ago(now.Add(-2000*24*time.Hour), now): "2,000 days ago", ago(now.Add(3*time.Hour), now): "in 3 h",
-		figureTitle("Memory dumps on record: points with a sha256."): "Memory dumps on record", figureTitle("A b (c)."): "A b",
+		metricTitle("Number of memory dumps (points with sha256)."): "Number of memory dumps", metricTitle("A b: c."): "A b",
 	} {
 		if said != want {
 			t.Errorf("%q, want %q", said, want)
 		}
 	}
-	if bars := chartColumns([]collector.Day{{Start: now, Dumps: 2, Bytes: 5}, {Start: now, Dumps: 4}}, "dumps"); bars[0].Height != 50 || bars[1].Y != 0 {
+	if bars := chartColumns([]collector.Day{{Start: now, Dumps: 2, CompressedBytes: 5}, {Start: now, Dumps: 4}}, "dumps"); bars[0].Height != 50 || bars[1].Y != 0 {
 		t.Errorf("%+v", bars)
 	}
 }
@@ -166,10 +222,10 @@ func TestPage_browser(t *testing.T) {
 		width             int
 		says              string
 	}{
-		{"healthy", healthy, "light", 1200, "dump on record"},
-		{"dark", healthy, "dark", 1200, "dump on record"},
-		{"narrow", healthy, "light", 380, "dump on record"},
-		{"away", away.URL, "light", 1200, "not known"},
+		{"healthy", healthy, "light", 1200, "jump-host"},
+		{"dark", healthy, "dark", 1200, "jump-host"},
+		{"narrow", healthy, "light", 380, "jump-host"},
+		{"away", away.URL, "light", 1200, "unreachable"},
 		{"empty", of("empty"), "light", 1200, "measurement_missing"},
 		{"hostile", of("hostile"), "light", 1200, "DROP MEASUREMENT"},
 		{"hostile-narrow", of("hostile"), "dark", 380, "DROP MEASUREMENT"},

@@ -4,6 +4,7 @@ package main
 
 import (
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"maps"
@@ -26,39 +27,58 @@ import (
 // scraper is a real Prometheus.
 type scraper struct{ *exporter }
 
-// startPrometheus scrapes the exporters, each as the instance named, with our rules loaded.
-// The samples, lines of OpenMetrics, are in its storage from the start.
-func startPrometheus(t *testing.T, samples string, exporters map[string]*exporter) scraper {
+// storage is where a Prometheus has its configuration and its samples, also when it is started
+// again.
+type storage struct{ config, data string }
+
+// newStorage has our rules loaded, and scrapes by the configurations. The samples, lines of
+// OpenMetrics, are in the storage from the start.
+func newStorage(t *testing.T, samples, scrapeConfigs string) storage {
 	t.Helper()
-	prometheus, err := exec.LookPath("prometheus")
-	if err != nil {
-		t.Fatalf("%v: make test-prometheus sees to it", err)
-	}
 	dir := t.TempDir()
-	write := func(name, text string) string {
-		path := filepath.Join(dir, name)
-		must(t, os.WriteFile(path, []byte(text), 0o600))
-		return path
-	}
 	rules, err := filepath.Abs("../../dashboards/alerts.yaml")
 	must(t, err)
+	s := storage{config: filepath.Join(dir, "prometheus.yml"), data: filepath.Join(dir, "data")}
+	write(t, s.config, fmt.Sprintf("global: {scrape_interval: 2s, scrape_timeout: 2s, evaluation_interval: 1s}\nrule_files: [%q]\nscrape_configs:\n%s", rules, scrapeConfigs))
+	past := filepath.Join(dir, "past.txt")
+	write(t, past, samples+"# EOF\n")
+	s.add(t, past)
+	return s
+}
+
+// add makes blocks of a file of OpenMetrics.
+func (s storage) add(t *testing.T, file string) {
+	t.Helper()
+	promtool(t, nil, "tsdb", "create-blocks-from", "--max-block-duration=720h", "openmetrics", file, s.data)
+}
+
+// scrapes is the configuration of a job that scrapes exporters, each as the instance named.
+func scrapes(job string, exporters map[string]*exporter, more string) string {
 	var targets []string
 	for instance, e := range exporters {
 		targets = append(targets, fmt.Sprintf("{targets: [%q], labels: {instance: %q}}", strings.TrimPrefix(e.URL, "http://"), instance))
 	}
-	config := write("prometheus.yml", fmt.Sprintf(`
-global: {scrape_interval: 2s, scrape_timeout: 2s, evaluation_interval: 1s}
-rule_files: [%q]
-scrape_configs:
-  - job_name: memdump
-    static_configs: [%s]
-`, rules, strings.Join(targets, ", ")))
-	data := filepath.Join(dir, "data")
-	promtool(t, nil, "tsdb", "create-blocks-from", "--max-block-duration=720h", "openmetrics", write("past.txt", samples+"# EOF\n"), data)
-	cmd := exec.Command(prometheus, "--config.file="+config, "--storage.tsdb.path="+data, "--storage.tsdb.retention.time=10y",
+	return fmt.Sprintf("  - {job_name: %s, static_configs: [%s]%s}\n", job, strings.Join(targets, ", "), more)
+}
+
+// startPrometheus scrapes the exporters, each as the instance named, with the samples in its
+// storage.
+func startPrometheus(t *testing.T, samples string, exporters map[string]*exporter) scraper {
+	t.Helper()
+	return newStorage(t, samples, scrapes("memdump", exporters, "")).start(t)
+}
+
+// start runs a Prometheus until the test ends, and waits until it is ready.
+func (s storage) start(t *testing.T) scraper {
+	t.Helper()
+	prometheus, err := exec.LookPath("prometheus")
+	if err != nil {
+		t.Fatalf("%v: make test-prometheus installs it", err)
+	}
+	cmd := exec.Command(prometheus, "--config.file="+s.config, "--storage.tsdb.path="+s.data, "--storage.tsdb.retention.time=10y",
 		"--web.listen-address=127.0.0.1:0", "--enable-feature=extra-scrape-metrics")
 	cmd.Env = []string{"GOMEMLIMIT=300MiB"}
-	cmd.Dir = dir
+	cmd.Dir = filepath.Dir(s.config)
 	p := scraper{start(t, cmd)}
 	until(t, time.Minute, "Prometheus is ready", func() error {
 		select {
@@ -297,7 +317,7 @@ func by(label string, all []series) map[string]string {
 	for _, s := range all {
 		values[s.labels[label]] = strconv.FormatFloat(s.value, 'g', -1, 64)
 		if math.IsNaN(s.value) {
-			values[s.labels[label]] = "not known"
+			values[s.labels[label]] = "unknown"
 		}
 	}
 	return values
@@ -316,23 +336,27 @@ func (v view) holds(t *testing.T, phase, label string, shown map[string][]series
 	}
 }
 
-// past are samples from before the exporters began: an hour ago there were seven dumps
-// fewer, and a week ago the mean of their durations was half as long.
+// past are samples from before the exporters began: an hour ago there were seven dumps fewer;
+// the ten dumps of the last day took 100 s each, and the ten before 50 s each.
 func past(known map[string]float64, instances ...string) string {
+	type value struct {
+		less float64
+		ago  time.Duration
+	}
+	const day = 24 * time.Hour
 	var text strings.Builder
-	for _, p := range []struct {
-		metric string
-		value  float64
-		ago    time.Duration
-	}{
-		{"memdump_dumps", known["dumps"] - 7, time.Hour},
-		{"memdump_dump_duration_mean_seconds", known["duration_mean"] / 2, 7 * 24 * time.Hour},
+	for metric, values := range map[string][]value{
+		"memdump_dumps":                  {{7, time.Hour}},
+		"memdump_dumps_duration_seconds": {{1500, 30 * day}, {1000, day}},
+		"memdump_dumps_with_duration":    {{20, 30 * day}, {10, day}},
 	} {
-		fmt.Fprintf(&text, "# TYPE %s gauge\n", p.metric)
-		begin := time.Now().Add(-p.ago)
+		fmt.Fprintf(&text, "# TYPE %s gauge\n", metric)
 		for _, instance := range instances {
-			for at := -10 * time.Minute; at < 10*time.Minute; at += 15 * time.Second {
-				fmt.Fprintf(&text, "%s{job=\"memdump\",instance=%q} %v %s\n", p.metric, instance, p.value, stamp(begin.Add(at)))
+			for _, v := range values {
+				begin := time.Now().Add(-v.ago)
+				for at := -10 * time.Minute; at < 10*time.Minute; at += 15 * time.Second {
+					fmt.Fprintf(&text, "%s{job=\"memdump\",instance=%q} %v %s\n", metric, instance, known[metric]-v.less, stamp(begin.Add(at)))
+				}
 			}
 		}
 	}
@@ -341,17 +365,9 @@ func past(known map[string]float64, instances ...string) string {
 
 // uncovered are the numbers of monitored VMs never dumped, and not for so long.
 func uncovered(h *influxtest.History, maxAge time.Duration) (never, overdue string) {
-	n, late := 0, 0
 	now := time.Now().UnixNano()
-	for _, vm := range h.Monitored(now, 24*time.Hour) {
-		switch {
-		case vm == nil:
-			n++
-		case now-vm.LastNs > int64(maxAge):
-			late++
-		}
-	}
-	return strconv.Itoa(n), strconv.Itoa(late)
+	vms := h.MonitoredDomains(now, 24*time.Hour)
+	return strconv.Itoa(vms.NeverDumped()), strconv.Itoa(vms.Overdue(now, maxAge))
 }
 
 // TestPrometheus: a real Prometheus takes our metrics, rules and dashboard as they are meant,
@@ -366,21 +382,21 @@ func TestPrometheus(t *testing.T) {
 	if said := promtool(t, strings.NewReader(get(t, stays.URL+"/metrics", http.StatusOK)), "check", "metrics"); said != "" {
 		t.Errorf("promtool check metrics: %s", said)
 	}
-	known := truth(h).values
+	known := h.Truth(time.Now().UnixNano(), 24*time.Hour).Metrics()
 	p := startPrometheus(t, past(known, a, b), map[string]*exporter{a: stays, b: leaves})
 	g := p.open(t, "../../dashboards/memdump.json")
 
-	number := func(query string) string { return strconv.FormatFloat(known[query], 'g', -1, 64) }
+	number := func(metric string) string { return strconv.FormatFloat(known[metric], 'g', -1, 64) }
 	of := func(ofA, ofB string) map[string]string { return map[string]string{a: ofA, b: ofB} }
 	both := func(value string) map[string]string { return of(value, value) }
 	queries := func(value string) map[string]string {
 		values := map[string]string{"vm_totals": value, "vm_places": value}
-		for query := range gaugeOf {
+		for query := range metricsOf {
 			values[query] = value
 		}
 		return values
 	}
-	const unknown = "not known"
+	const unknown = "unknown"
 	never, overdue := uncovered(h, 4*time.Hour)
 
 	// A rate needs two scrapes, and a rule has been evaluated before its health is known.
@@ -406,25 +422,28 @@ func TestPrometheus(t *testing.T) {
 		}
 	}
 	view{
-		"Figures A":          both("1"),
-		"VMs A":              both(number("dumped_vms")),
-		"VMs B":              both(number("monitored_vms")),
-		"Dumps per hour A":   both("7"),
-		"Dumps on record A":  both(number("dumps")),
-		"Compressed size A":  both(number("compressed_bytes")),
-		"Mean duration A":    both(number("duration_mean")),
-		"VMs never dumped A": both(never),
-		"VMs overdue A":      both(overdue),
+		"Metrics A":            both("1"),
+		"VMs A":                both(number("memdump_dumped_domains")),
+		"VMs B":                both(number("memdump_monitored_domains")),
+		"Dumps per hour A":     both("7"),
+		"Dumps A":              both(number("memdump_dumps")),
+		"Compressed size A":    both(number("memdump_dumps_compressed_bytes")),
+		"Raw size A":           both(number("memdump_dumps_raw_bytes")),
+		"Duration of a dump A": both("100"),
+		"Duration of a dump B": both("75"),
+		"VMs never dumped A":   both(never),
+		"VMs overdue A":        both(overdue),
+		"History loaded A":     both("1"),
 	}.holds(t, "healthy", "instance", shown)
 	view{"Queries A": queries("1")}.holds(t, "healthy", "query", shown)
 	for _, s := range shown["Newest dump A"] {
-		if want := float64(at.UnixMilli())/1e3 - known["last_dump"]; math.Abs(s.value-want) > 0.01 {
+		if want := float64(at.UnixMilli())/1e3 - known["memdump_last_dump_timestamp_seconds"]; math.Abs(s.value-want) > 0.01 {
 			t.Errorf("healthy: Newest dump shows %v, want %v", s, want)
 		}
 	}
 	alerts := p.alerts(t, at)
 	view{
-		"MemdumpDumpsSlow":     both(number("duration_mean")),
+		"MemdumpDumpsSlow":     both("100"),
 		"MemdumpVMNeverDumped": both(never),
 		"MemdumpVMDumpOverdue": both(overdue),
 	}.holds(t, "healthy", "instance", alerts)
@@ -437,9 +456,9 @@ func TestPrometheus(t *testing.T) {
 	p.until(t, `ALERTS{alertname="MemdumpExporterDown",alertstate="pending"}`, map[string]string{b: "1"})
 	shown = g.show(t, "one down", time.Now())
 	view{
-		"Figures A": of("1", unknown),
-		"VMs A":     of(number("dumped_vms"), unknown),
-		"VMs B":     of(number("monitored_vms"), unknown),
+		"Metrics A": of("1", unknown),
+		"VMs A":     of(number("memdump_dumped_domains"), unknown),
+		"VMs B":     of(number("memdump_monitored_domains"), unknown),
 	}.holds(t, "one down", "instance", shown)
 	if age := by("instance", shown["Newest dump A"]); len(age) != 2 || age[a] == unknown || age[b] != unknown {
 		t.Errorf("one down: Newest dump shows %v", age)
@@ -451,14 +470,14 @@ func TestPrometheus(t *testing.T) {
 	must(t, server.Kill())
 	p.until(t, "count_over_time((memdump_up == 0)[1m:1s]) > bool 2", map[string]string{a: "1"})
 	p.until(t, `ALERTS{alertname="MemdumpInfluxDBUnreadable",alertstate="pending"}`, map[string]string{a: "1"})
-	for _, gauge := range gaugeOf {
-		if s := p.query(t, gauge, time.Now()); len(s) > 0 {
-			t.Errorf("away: %s is %v", gauge, s)
+	for _, metric := range knownMetrics() {
+		if s := p.query(t, metric, time.Now()); len(s) > 0 {
+			t.Errorf("away: %s is %v", metric, s)
 		}
 	}
 	shown = g.show(t, "away", time.Now())
 	view{
-		"Figures A":     of("0", unknown),
+		"Metrics A":     of("0", unknown),
 		"VMs A":         both(unknown),
 		"VMs B":         both(unknown),
 		"Newest dump A": both(unknown),
@@ -497,47 +516,167 @@ func TestPrometheus(t *testing.T) {
 	}
 }
 
-// TestPrometheus_backfill: promtool takes what backfill writes as it is, Prometheus has each
-// value that was true at its time, and the live series go on with the same names and labels.
+// TestPrometheus_backfill: promtool accepts what backfill writes, Prometheus has each value that
+// was true at its time, the live series go on with the same names and labels, and the samples
+// of other jobs survive the next start of Prometheus.
 func TestPrometheus_backfill(t *testing.T) {
 	server := influxtest.MustStart(t)
-	now := time.Now().Truncate(time.Hour)
+	now := time.Now()
 	h := influxtest.Believable(12, now)
 	server.MustStore(t, "vmstats", h)
-	from, file := now.Add(-1000*time.Hour), filepath.Join(t.TempDir(), "history")
-	if err := run(t.Context(), []string{"--influx.url=" + server.URL, "backfill", fmt.Sprint("--from=", from.Unix()), fmt.Sprint("--to=", now.Unix()), "--output=" + file,
-		"--label=job=memdump", "--label=instance=here:10147"}, io.Discard, io.Discard); err != nil {
-		t.Fatal(err)
+	e := startExporter(t, []string{"INFLUX_URL=" + server.URL})
+	here := map[string]*exporter{"here:10147": e}
+	// The samples of the other job are in memory and in the write-ahead log alone, as all those
+	// of the last hours are.
+	s := newStorage(t, "", scrapes("memdump", here, "")+scrapes("other", here, ""))
+	p := s.start(t)
+	p.until(t, `count_over_time(up{job="other"}[5m]) > bool 5`, map[string]string{"here:10147": "1"})
+	at := time.Now()
+	p.until(t, fmt.Sprintf(`timestamp(up{job="other"}) > bool %d`, at.Unix()+1), map[string]string{"here:10147": "1"})
+	before := p.samples(t, `{job="other"}`, at)
+	must(t, p.proc.Stop())
+
+	from := now.Add(-400 * time.Hour).Truncate(5 * time.Minute)
+	to := now.Add(-3*time.Hour - 5*time.Minute).Truncate(5 * time.Minute)
+	file := filepath.Join(t.TempDir(), "history")
+	must(t, run(t.Context(), []string{"--influx.url=" + server.URL, "backfill", fmt.Sprint("--from=", from.Unix()), "--label=job=memdump", "--label=instance=here:10147",
+		"--output=" + file}, io.Discard, io.Discard))
+	s.add(t, file)
+	p = s.start(t)
+	if after := p.samples(t, `{job="other"}`, at); !maps.Equal(after, before) || len(before) < 10 {
+		t.Errorf("the other job has %d series with other samples than the %d before", len(after), len(before))
 	}
-	text, err := os.ReadFile(file)
-	must(t, err)
-	p := startPrometheus(t, strings.TrimSuffix(string(text), "# EOF\n"), map[string]*exporter{"here:10147": startExporter(t, []string{"INFLUX_URL=" + server.URL})})
-	p.until(t, "up", map[string]string{"here:10147": "1"})
-	got := ""
-	for _, metric := range []string{"memdump_dumps", "memdump_dumped_vms", "memdump_dumps_compressed_bytes", "memdump_last_dump_timestamp_seconds"} {
-		var data struct {
-			Result []struct {
-				Metric map[string]string
-				Values [][2]any
-			}
-		}
-		p.ask(t, "query_range", url.Values{"query": {metric}, "start": {stamp(from)}, "end": {stamp(now)}, "step": {"1h"}}, &data)
-		if len(data.Result) != 1 {
-			t.Fatalf("%s: %d series, want one", metric, len(data.Result))
-		}
-		for _, v := range data.Result[0].Values {
-			value, err := strconv.ParseFloat(fmt.Sprint(v[1]), 64)
-			must(t, err)
-			got += fmt.Sprintf("%s%s %v %.0f\n", metric, `{instance="here:10147",job="memdump"}`, value, v[0])
-		}
-		if live := p.query(t, metric, time.Now()); len(live) != 1 {
+
+	p.until(t, `up{job="memdump"}`, map[string]string{"here:10147": "1"})
+	want := backfilled(h, from, to, 5*time.Minute, `{instance="here:10147",job="memdump"}`)
+	if len(want) != 9 {
+		t.Errorf("%d metrics were written, want 9", len(want))
+	}
+	got := make(map[string]string)
+	for metric := range want {
+		got[metric] = p.lines(t, metric, from, to)
+		if live := p.query(t, metric+`{job="memdump"}`, time.Now()); len(live) != 1 {
 			t.Errorf("%s goes on as %v", metric, live)
 		}
-		if all := p.query(t, "count(count_over_time("+metric+"[2000h]))", time.Now()); len(all) != 1 || all[0].value != 1 {
+		if all := p.query(t, "count(count_over_time("+metric+`{job="memdump"}[2000h]))`, time.Now()); len(all) != 1 || all[0].value != 1 {
 			t.Errorf("%s: the past and the live values are %v series, want one", metric, all)
 		}
 	}
-	if want := backfilled(h, from, now, time.Hour, `{instance="here:10147",job="memdump"}`); got != want {
-		t.Errorf("Prometheus has\n%s\nwant\n%s", firstLines(got), firstLines(want))
+	sameLines(t, "Prometheus", got, want)
+
+	// What the default end of a backfill is for.
+	must(t, p.proc.Stop())
+	recent := time.Now().Unix()
+	must(t, run(t.Context(), []string{"--influx.url=" + server.URL, "backfill", fmt.Sprint("--from=", recent-3600), fmt.Sprint("--to=", recent), "--allow-recent",
+		"--output=" + file + "2"}, io.Discard, io.Discard))
+	s.add(t, file+"2")
+	p = s.start(t)
+	if after := p.samples(t, `{job="other"}`, at); len(after) != 0 {
+		t.Errorf("after a backfill up to now, the other job still has samples of %d series: this test proves nothing", len(after))
+	}
+}
+
+// samples are the samples of each series in the five minutes up to a time.
+func (p scraper) samples(t *testing.T, selector string, at time.Time) map[string]string {
+	t.Helper()
+	var data struct {
+		Result []struct {
+			Metric map[string]string
+			Values [][2]any
+		}
+	}
+	p.ask(t, "query", url.Values{"query": {selector + "[5m]"}, "time": {stamp(at)}}, &data)
+	all := make(map[string]string)
+	for _, r := range data.Result {
+		all[fmt.Sprint(r.Metric)] = fmt.Sprint(r.Values)
+	}
+	return all
+}
+
+// lines are the values of a metric's one series, five minutes apart, as backfill writes them.
+func (p scraper) lines(t *testing.T, metric string, from, to time.Time) string {
+	t.Helper()
+	var data struct {
+		Result []struct {
+			Metric map[string]string
+			Values [][2]any
+		}
+	}
+	p.ask(t, "query_range", url.Values{"query": {metric + `{job="memdump"}`}, "start": {stamp(from)}, "end": {stamp(to)}, "step": {"5m"}}, &data)
+	if len(data.Result) != 1 {
+		t.Fatalf("%s: %d series, want one", metric, len(data.Result))
+	}
+	var text strings.Builder
+	for _, v := range data.Result[0].Values {
+		value, err := strconv.ParseFloat(fmt.Sprint(v[1]), 64)
+		must(t, err)
+		fmt.Fprintf(&text, "%s{instance=\"here:10147\",job=\"memdump\"} %s %.0f\n", metric, strconv.FormatFloat(value, 'g', -1, 64), v[0])
+	}
+	return text.String()
+}
+
+var filteredDuration = flag.Duration("filtered.duration", 30*time.Second, "how long TestPrometheus_filtered goes on")
+
+// TestPrometheus_filtered: while six jobs scrape one metric each, with name[], every scrape of a
+// plain job has all metrics, also where it shares the queries of another.
+func TestPrometheus_filtered(t *testing.T) {
+	server := influxtest.MustStart(t)
+	server.MustStore(t, "vmstats", influxtest.Believable(13, time.Now()))
+	proxy := influxtest.Forward(t, server.URL)
+	slow := influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) {
+		pause(r.Context(), 100*time.Millisecond) // so that scrapes overlap
+		proxy.ServeHTTP(w, r)
+	})
+	e := startExporter(t, []string{"INFLUX_URL=" + slow})
+	here := map[string]*exporter{"here": e}
+	const interval = ", scrape_interval: 2s, scrape_timeout: 2s"
+	configs := scrapes("memdump", here, interval)
+	names := []string{"memdump_up", "memdump_dumps", "memdump_dumped_domains", "memdump_last_dump_timestamp_seconds", "go_goroutines", "memdump_panics_total"}
+	for i, name := range names {
+		configs += scrapes(fmt.Sprint("filtered", i), here, fmt.Sprintf(`, params: {"name[]": [%s]}%s`, name, interval))
+	}
+	e.scrape(t)
+	p := newStorage(t, "", configs).start(t)
+	pause(t.Context(), *filteredDuration)
+	at := time.Now()
+	over := fmt.Sprintf("[%ds]", int(filteredDuration.Seconds())+60)
+	one := func(expr string) float64 {
+		t.Helper()
+		found := p.query(t, expr, at)
+		if len(found) != 1 {
+			t.Fatalf("%s is %v, want one value", expr, found)
+		}
+		return found[0].value
+	}
+	plain := one(`count_over_time(up{job="memdump"}` + over + `)`)
+	whole := one(`sum_over_time(memdump_up{job="memdump"}` + over + `)`)
+	least, most := one(`min_over_time(scrape_samples_scraped{job="memdump"}`+over+`)`), one(`max_over_time(scrape_samples_scraped{job="memdump"}`+over+`)`)
+	joined := one(`max_over_time(memdump_scrapes_joined_total{job="memdump"}` + over + `)`)
+	t.Logf("%v plain scrapes, %v whole, of %v to %v samples; %v scrapes shared the queries of another", plain, whole, least, most, joined)
+	if whole != plain || plain < filteredDuration.Seconds()/4 {
+		t.Errorf("%v of %v plain scrapes were whole", whole, plain)
+	}
+	if least != most {
+		t.Errorf("a plain scrape had %v samples, another %v", least, most)
+	}
+	if joined == 0 {
+		t.Error("no scrape shared the queries of another: this test proves nothing")
+	}
+	for i, name := range names {
+		job := fmt.Sprint("filtered", i)
+		var all []map[string]string
+		p.ask(t, "series", url.Values{"match[]": {fmt.Sprintf("{job=%q}", job)}}, &all)
+		var other []string
+		for _, series := range all {
+			if got := series["__name__"]; got != name && got != "up" && !strings.HasPrefix(got, "scrape_") && !strings.HasPrefix(got, "ALERTS") {
+				other = append(other, got)
+			}
+		}
+		if len(other) > 0 {
+			t.Errorf("the job of %s alone has %q", name, other)
+		}
+		if got := one(fmt.Sprintf(`min_over_time(scrape_samples_scraped{job=%q}%s)`, job, over)); got != 1 {
+			t.Errorf("the job of %s had %v samples in a scrape, want 1", name, got)
+		}
 	}
 }

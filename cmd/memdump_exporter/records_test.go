@@ -7,21 +7,22 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"memdump_exporter/influx/influxtest"
 )
 
 // TestRecords: both paths, HEAD, other methods, and a hundred thousand records in ten
 // pages, whose memory does not grow with the page.
 func TestRecords(t *testing.T) {
 	server := influxdb.Server(t)
-	must(t, server.Exec(t.Context(), "CREATE DATABASE vmstats"))
 	const all = 100_000
-	var lines []string
+	h := &influxtest.History{}
 	for i := range all {
 		p := dump(fmt.Sprint("vm", i%100), time.Unix(1.7e9+int64(i), 0), first(int64(i)))
 		p.Fields["sha256"] = strings.Repeat("0123456789abcdef", 4)
-		lines = append(lines, p.Line())
+		h.Add(p)
 	}
-	must(t, server.Write(t.Context(), "vmstats", lines))
+	server.MustStore(t, "vmstats", h)
 	e := startExporter(t, []string{"INFLUX_URL=" + server.URL})
 	for range 3 {
 		e.scrape(t)

@@ -14,6 +14,7 @@ import (
 	versioncollector "github.com/prometheus/client_golang/prometheus/collectors/version"
 
 	"memdump_exporter/collector"
+	"memdump_exporter/collector/records"
 )
 
 const (
@@ -23,23 +24,23 @@ const (
 	oldRecordsPath = "/api/memory-dumps/records" // the Python service's
 	openAPIPath    = "/openapi.json"
 
-	// recordsAtOnce leaves most of InfluxDB's connections to scrapes.
-	recordsAtOnce = 4
+	// maxConcurrentRecords leaves most of InfluxDB's connections to scrapes.
+	maxConcurrentRecords = 4
 )
 
 var ownPaths = []string{healthyPath, readyPath, recordsPath, oldRecordsPath, openAPIPath}
 
 // newHandler wires the parts together: flags in, routes out. It asks nothing yet.
-// The counters are of what is not known here.
-func newHandler(o options, base, logger log.Logger, counters ...prometheus.Collector) (http.Handler, error) {
+// The counters are of what is not known here. End ends what goes on between scrapes.
+func newHandler(o options, base, logger log.Logger, counters ...prometheus.Collector) (handler http.Handler, end func(), err error) {
 	client, err := newClient(o)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if o.tls.InsecureSkipVerify {
 		_ = level.Warn(logger).Log("msg", "the certificate of InfluxDB is not verified (--influx.tls.insecure-skip-verify)")
 	}
-	metrics := newCollector(o, client, logger)
+	exporter := newExporter(o, client, logger)
 	self := prometheus.NewRegistry()
 	self.MustRegister(
 		collectors.NewGoCollector(),
@@ -48,29 +49,28 @@ func newHandler(o options, base, logger log.Logger, counters ...prometheus.Colle
 	)
 	self.MustRegister(counters...)
 	scrapes := collector.HandlerConfig{
-		Self:          self,
-		Timeout:       o.scrapeTimeout,
-		TimeoutOffset: o.scrapeTimeoutOffset,
-		ErrorLog:      errorLog(base),
+		Self:     self,
+		Timeouts: collector.Timeouts{Default: o.scrapeTimeout, Offset: o.scrapeTimeoutOffset},
+		ErrorLog: errorLog(base),
 	}
 	mux := http.NewServeMux()
 	path := o.telemetryPath
 	if strings.HasSuffix(path, "/") {
 		path += "{$}" // not all that lies below it
 	}
-	mux.Handle("GET "+path, metrics.Handler(scrapes))
-	records := metrics.Records(collector.RecordsConfig{HandlerConfig: scrapes, MaxOffset: o.recordsMaxOffset, AtOnce: recordsAtOnce})
-	mux.Handle("GET "+recordsPath, records)
-	mux.Handle("GET "+oldRecordsPath, records)
-	mux.Handle("GET "+openAPIPath, collector.OpenAPI())
+	mux.Handle("GET "+path, exporter.Handler(scrapes))
+	dumps := exporter.Records(scrapes.Timeouts, o.recordsMaxOffset, maxConcurrentRecords)
+	mux.Handle("GET "+recordsPath, dumps)
+	mux.Handle("GET "+oldRecordsPath, dumps)
+	mux.Handle("GET "+openAPIPath, records.OpenAPI())
 	// Both speak of this process alone: an exporter that went unready with its
 	// database could not be scraped for the news.
 	mux.HandleFunc("GET "+healthyPath, answer(name+" is healthy.\n"))
 	mux.HandleFunc("GET "+readyPath, answer(name+" is ready.\n"))
 	if o.telemetryPath != "/" {
-		mux.Handle("GET /{$}", newPage(o, metrics))
+		mux.Handle("GET /{$}", newPage(o, exporter))
 	}
-	return metrics.Contain(headers(mux)), nil
+	return exporter.Contain(headers(mux)), exporter.Close, nil
 }
 
 // headers keeps browsers from guessing, framing, keeping and loading.

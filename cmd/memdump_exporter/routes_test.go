@@ -64,7 +64,7 @@ func TestSecurityModel(t *testing.T) {
 	text, err := os.ReadFile("../../docs/security-model.md")
 	must(t, err)
 	var code strings.Builder
-	for _, pattern := range []string{"../../*/*_test.go", "../../*/*/*_test.go", "../../Makefile"} {
+	for _, pattern := range []string{"../../*/*_test.go", "../../*/*/*_test.go", "../../*/*/*/*_test.go", "../../Makefile"} {
 		files, err := filepath.Glob(pattern)
 		must(t, err)
 		for _, file := range files {

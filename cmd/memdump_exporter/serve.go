@@ -15,6 +15,8 @@ import (
 	"github.com/go-kit/log/level"
 	"github.com/prometheus/exporter-toolkit/web"
 	sloggokit "github.com/tjhop/slog-gokit"
+
+	"memdump_exporter/cmd/memdump_exporter/connlimit"
 )
 
 const (
@@ -23,9 +25,6 @@ const (
 	// cancelGrace is when their requests to InfluxDB are given up, so that they
 	// are still answered within the grace.
 	cancelGrace = 4 * time.Second
-	// silentGrace is when connections are closed on which no request has come, such as
-	// those that browsers open in advance. Shutdown would wait for them as for requests.
-	silentGrace = time.Second
 )
 
 // newLoggers returns a logger without decoration, for other libraries' adapters,
@@ -46,7 +45,7 @@ func errorLog(base log.Logger) *stdlog.Logger {
 }
 
 // serve listens until the context ends, then lets requests in flight finish.
-func serve(ctx context.Context, o options, handler http.Handler, conns *connections, base log.Logger) error {
+func serve(ctx context.Context, o options, handler http.Handler, connections *connlimit.Limiter, base log.Logger) error {
 	requests, cancelRequests := context.WithCancel(context.Background())
 	defer cancelRequests()
 	server := &http.Server{
@@ -59,7 +58,7 @@ func serve(ctx context.Context, o options, handler http.Handler, conns *connecti
 		MaxHeaderBytes: 16 << 10,
 		ErrorLog:       errorLog(base),
 		BaseContext:    func(net.Listener) context.Context { return requests },
-		ConnState:      conns.note,
+		ConnState:      connections.ConnState,
 	}
 	ended := make(chan error, 1)
 	go func() {
@@ -73,10 +72,7 @@ func serve(ctx context.Context, o options, handler http.Handler, conns *connecti
 	defer time.AfterFunc(cancelGrace, cancelRequests).Stop()
 	grace, cancel := context.WithTimeout(context.Background(), shutdownGrace)
 	defer cancel()
-	// A request may be on its way on a connection that is still silent. Shutdown would
-	// drop it when it comes.
-	conns.awaitRequests(silentGrace)
-	conns.closeSilent()
+	connections.CloseSilent()
 	if err := server.Shutdown(grace); err != nil {
 		return fmt.Errorf("waiting for requests in flight: %w", err)
 	}

@@ -41,8 +41,8 @@ const (
 	soakRecovers = 20 * time.Second
 )
 
-// soak is the built exporter on a real InfluxDB behind a proxy that misbehaves, while
-// dumps go on; whoever writes them knows at each time what is true.
+// soak is the built exporter on a real InfluxDB behind a proxy that misbehaves, while dumps go
+// on; the writer of the dumps tells what is true at each time.
 type soak struct {
 	e       *exporter
 	server  *influxtest.Server
@@ -61,12 +61,12 @@ type soak struct {
 
 // moment is what was true from the begin of one write to the end of the next.
 type moment struct {
-	values      map[string]float64 // by query
+	values      map[string]float64 // by metric
 	from, until time.Time          // until is zero for the last one
 }
 
-// TestSoak: through hours of faults each figure is true or absent, each scrape is
-// answered, and the process neither grows nor leaks.
+// TestSoak: through hours of faults each metric is true or absent, each scrape gets a
+// response, and the process neither grows nor leaks.
 func TestSoak(t *testing.T) {
 	s := newSoak(t)
 	baseline := s.rest(t)
@@ -173,7 +173,7 @@ func (s *soak) faults(rng *rand.Rand) []fault {
 	}
 }
 
-// scrape asks once, and holds each figure against what was true meanwhile.
+// scrape scrapes once, and compares each metric with what was true meanwhile.
 func (s *soak) scrape(t *testing.T) {
 	begin := time.Now()
 	answer := ask(s.client, http.MethodGet, s.e.URL+"/metrics", timeoutHeader, fmt.Sprint(soakTimeout.Seconds()))
@@ -194,10 +194,16 @@ func (s *soak) scrape(t *testing.T) {
 	s.least[1] = min(s.least[1], float64(s.e.openFiles(t)))
 	whole := true
 	success := got.gauges("memdump_query_success")
-	for query, gauge := range gaugeOf {
-		value, there := got.gauges(gauge)[gauge]
-		if succeeded := success[`memdump_query_success{query="`+query+`"}`] == 1; succeeded != there {
-			s.wrong = append(s.wrong, fmt.Sprintf("%s: succeeded %v, there %v", query, succeeded, there))
+	failed := make(map[string]bool) // metrics whose query has failed
+	for query, metrics := range metricsOf {
+		for _, metric := range metrics {
+			failed[metric] = failed[metric] || success[`memdump_query_success{query="`+query+`"}`] != 1
+		}
+	}
+	for metric := range s.moments[0].values {
+		value, there := got.gauges(metric)[metric]
+		if failed[metric] == there {
+			s.wrong = append(s.wrong, fmt.Sprintf("%s: its query has failed %v, there %v", metric, failed[metric], there))
 		}
 		if !there {
 			whole = false
@@ -206,9 +212,9 @@ func (s *soak) scrape(t *testing.T) {
 		}
 		s.count["values"]++
 		if !slices.ContainsFunc(s.moments, func(v moment) bool {
-			return v.values[query] == value && !v.from.After(end) && (v.until.IsZero() || v.until.After(begin.Add(-soakJoined)))
+			return v.values[metric] == value && !v.from.After(end) && (v.until.IsZero() || v.until.After(begin.Add(-soakJoined)))
 		}) {
-			s.wrong = append(s.wrong, fmt.Sprintf("%s is %v, and was not at any time since %v", gauge, value, begin))
+			s.wrong = append(s.wrong, fmt.Sprintf("%s is %v, and was not at any time since %v", metric, value, begin))
 		}
 	}
 	if up := got.value("memdump_up") == 1; up != whole {

@@ -35,7 +35,7 @@ func TestUnit(t *testing.T) {
 		defaults      []string // as in /etc/default/memdump_exporter, behind what is there
 		authorization string
 	}{
-		"token":    {authorization: "Bearer from-the-credential"},
+		"token":    {authorization: "Token from-the-credential"},
 		"no token": {defaults: []string{"INFLUX_TOKEN_FILE="}},
 	} {
 		t.Run(name, func(t *testing.T) {

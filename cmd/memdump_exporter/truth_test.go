@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"maps"
 	"math"
@@ -12,22 +13,27 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
 	"memdump_exporter/influx/influxtest"
 )
 
-// The six gauges whose truth the writer of the data knows, and the query that each comes
-// from. A row that is new to the table has its golden in collector.
-var gaugeOf = map[string]string{
-	"dumps":            "memdump_dumps",
-	"dumped_vms":       "memdump_dumped_vms",
-	"compressed_bytes": "memdump_dumps_compressed_bytes",
-	"duration_mean":    "memdump_dump_duration_mean_seconds",
-	"last_dump":        "memdump_last_dump_timestamp_seconds",
-	"monitored_vms":    "memdump_monitored_vms",
+// metricsOf are the metrics, by query, whose truth the writer of the data tells. Those of
+// coverage need two queries.
+var metricsOf = map[string][]string{
+	"dumps":            {"memdump_dumps"},
+	"dumped_vms":       {"memdump_dumped_vms", "memdump_dumped_domains", "memdump_vms_never_dumped", "memdump_vms_dump_overdue"},
+	"compressed_bytes": {"memdump_dumps_compressed_bytes"},
+	"raw_bytes":        {"memdump_dumps_raw_bytes"},
+	"duration_mean":    {"memdump_dump_duration_mean_seconds", "memdump_dumps_duration_seconds", "memdump_dumps_with_duration"},
+	"last_dump":        {"memdump_last_dump_timestamp_seconds"},
+	"monitored_vms":    {"memdump_monitored_vms", "memdump_monitored_domains", "memdump_vms_never_dumped", "memdump_vms_dump_overdue"},
+}
+
+// knownMetrics are those of all queries, in order.
+func knownMetrics() []string {
+	return slices.Compact(slices.Sorted(slices.Values(slices.Concat(slices.Collect(maps.Values(metricsOf))...))))
 }
 
 func execute(t *testing.T, server *influxtest.Server, statement string) {
@@ -35,16 +41,16 @@ func execute(t *testing.T, server *influxtest.Server, statement string) {
 	must(t, server.Exec(t.Context(), statement))
 }
 
-// expected is what /metrics must say, from what was written: a value for each gauge
-// that has one, and a reason for each query that must fail.
+// expected is what /metrics must hold, from what was written: a value for each metric that
+// has one, and a reason for each query that must fail.
 type expected struct {
-	values  map[string]float64 // by query
+	values  map[string]float64 // by metric
 	reasons map[string]string  // by query
 }
 
 // truth is what is expected when nothing fails.
 func truth(h *influxtest.History) expected {
-	return expected{values: h.Truth(time.Now().UnixNano(), 24*time.Hour).Figures()}
+	return expected{values: h.Truth(time.Now().UnixNano(), 24*time.Hour).Metrics()}
 }
 
 // but is what is expected when the queries named fail for a reason.
@@ -54,25 +60,34 @@ func (e expected) but(reason string, queries ...string) expected {
 		e.reasons = make(map[string]string)
 	}
 	for _, query := range queries {
-		delete(e.values, query)
+		for _, metric := range metricsOf[query] {
+			delete(e.values, metric)
+		}
 		e.reasons[query] = reason
 	}
 	return e
 }
 
-// allFail is what is expected when no query can succeed.
-func allFail(reason string) expected {
-	return expected{}.but(reason, slices.Collect(maps.Keys(gaugeOf))...)
+// with is what is expected when metrics have these values.
+func (e expected) with(values map[string]float64) expected {
+	e.values = maps.Clone(e.values)
+	maps.Copy(e.values, values)
+	return e
 }
 
-// holds compares the first scrape of an exporter with what is expected: every gauge,
+// allFail is what is expected when no query can succeed.
+func allFail(reason string) expected {
+	return expected{}.but(reason, slices.Collect(maps.Keys(metricsOf))...)
+}
+
+// holds compares the first scrape of an exporter with what is expected: every metric,
 // memdump_up, every memdump_query_success, and the reasons of what failed.
 func (e expected) holds(t *testing.T, got families) {
 	t.Helper()
 	e.shown(t, got)
 	reasons := make(map[string]string)
 	for failure := range got.failures() {
-		if query, reason, _ := strings.Cut(failure, "/"); gaugeOf[query] != "" {
+		if query, reason, _ := strings.Cut(failure, "/"); metricsOf[query] != nil {
 			reasons[query] = reason
 		}
 	}
@@ -84,43 +99,55 @@ func (e expected) holds(t *testing.T, got families) {
 // shown compares all but the counters.
 func (e expected) shown(t *testing.T, got families) {
 	t.Helper()
-	want := make(map[string]float64)
-	for query, gauge := range gaugeOf {
-		if value, ok := e.values[query]; ok {
-			want[gauge] = value
-		}
+	for _, wrong := range e.differences(got) {
+		t.Error(wrong)
+	}
+}
+
+// differences are the metrics, but for counters, that differ from what is expected.
+func (e expected) differences(got families) (wrong []string) {
+	want := maps.Clone(e.values)
+	if want == nil {
+		want = make(map[string]float64)
+	}
+	for query := range metricsOf {
 		_, fails := e.reasons[query]
 		want[`memdump_query_success{query="`+query+`"}`] = map[bool]float64{true: 0, false: 1}[fails]
 	}
 	want["memdump_up"] = map[bool]float64{true: 1, false: 0}[len(e.reasons) == 0]
-	names := slices.AppendSeq([]string{"memdump_up", "memdump_query_success"}, maps.Values(gaugeOf))
-	seen := got.gauges(names...)
+	seen := got.gauges(append([]string{"memdump_up", "memdump_query_success"}, knownMetrics()...)...)
 	maps.DeleteFunc(seen, func(series string, _ float64) bool {
 		_, query, ofQuery := strings.Cut(series, "{query=")
-		return ofQuery && gaugeOf[strings.Trim(query, `"}`)] == ""
+		return ofQuery && metricsOf[strings.Trim(query, `"}`)] == nil
 	})
 	for series, value := range want {
 		if s, ok := seen[series]; !ok {
-			t.Errorf("%s is not there, want %v", series, value)
+			wrong = append(wrong, fmt.Sprintf("%s is absent, want %v", series, value))
 		} else if s != value {
-			t.Errorf("%s is %v, want %v", series, s, value)
+			wrong = append(wrong, fmt.Sprintf("%s is %v, want %v", series, s, value))
 		}
 	}
 	for series, value := range seen {
 		if _, ok := want[series]; !ok {
-			t.Errorf("%s is %v, want it not to be there", series, value)
+			wrong = append(wrong, fmt.Sprintf("%s is %v, want it to be absent", series, value))
 		}
 	}
+	return wrong
+}
+
+func point(measurement string, at time.Time, fields map[string]any, tags map[string]string) influxtest.Point {
+	return influxtest.Point{Measurement: measurement, Tags: tags, Fields: fields, TimeNs: at.UnixNano()}
 }
 
 func dump(vmid string, at time.Time, fields map[string]any) influxtest.Point {
-	return influxtest.Point{Measurement: influxtest.Dumps, Tags: map[string]string{"dom": "dom-" + vmid, "vmid": vmid}, Fields: fields, TimeNs: at.UnixNano()}
+	return point(influxtest.Dumps, at, fields, map[string]string{"dom": "dom-" + vmid, "vmid": vmid})
 }
 
 func sample(vmid string, at time.Time, fields map[string]any) influxtest.Point {
-	return influxtest.Point{Measurement: influxtest.Telemetry, Tags: map[string]string{"VMID": vmid, "name": "dom-" + vmid, "uuid": "u"}, Fields: fields, TimeNs: at.UnixNano()}
+	return point(influxtest.Telemetry, at, fields, map[string]string{"VMID": vmid, "name": "dom-" + vmid, "uuid": "u-" + vmid})
 }
 
+// first are the fields of the older dump program, second those of today's dump service.
 func first(bytes int64) map[string]any {
 	return map[string]any{"sha256": "ab", "duration_sec": 2.5, "gzip_size_bytes": bytes, "ctime": 1, "mtime": 1.5, "dump_path": "/d"}
 }
@@ -129,10 +156,26 @@ func second() map[string]any {
 	return map[string]any{"sha256": "cd", "ok": true, "raw_size_bytes": 4e9, "dump_duration_sec": 9.0, "loop": 3, "every_sec": 60.0}
 }
 
-// TestTruth holds the built exporter on a real InfluxDB against what was written.
+// truthRow is a history and what /metrics must hold of it.
+type truthRow struct {
+	history *influxtest.History // what the database holds; nil: there is no database
+	deleted []influxtest.Point  // what was written and deleted again
+	want    func(expected) expected
+	args    []string
+	files   int // how many files InfluxDB reads at most for one query; 0: any number
+}
+
+// TestTruth compares the first scrape of the built exporter, on a real InfluxDB, with what
+// was written.
 func TestTruth(t *testing.T) {
 	server := influxdb.Server(t)
-	now := time.Now()
+	for name, tt := range truthRows(time.Now()) {
+		t.Run(name, func(t *testing.T) { tt.holds(t, server, "db "+name) })
+	}
+}
+
+// truthRows are the situations that an exporter may find, by name.
+func truthRows(now time.Time) map[string]truthRow {
 	monitored := []influxtest.Point{sample("1", now.Add(-time.Minute), map[string]any{"cpu": 1.0})}
 	of := func(points ...influxtest.Point) *influxtest.History {
 		h := &influxtest.History{}
@@ -141,37 +184,46 @@ func TestTruth(t *testing.T) {
 	}
 	both := func(points ...influxtest.Point) *influxtest.History { return of(append(points, monitored...)...) }
 	gone := dump("1", now.Add(-time.Hour), first(5))
-	dumpQueries := []string{"dumps", "dumped_vms", "compressed_bytes", "duration_mean", "last_dump"}
+	var dumpQueries []string
+	for query := range metricsOf {
+		if query != "monitored_vms" {
+			dumpQueries = append(dumpQueries, query)
+		}
+	}
 
-	for name, tt := range map[string]struct {
-		history *influxtest.History // what the database holds when it is asked; nil: there is no database
-		written []influxtest.Point  // and deleted again before that
-		want    func(expected) expected
-		args    []string
-	}{
+	return map[string]truthRow{
 		"no database":    {want: func(expected) expected { return allFail("database_not_found") }},
 		"empty database": {history: of(), want: func(expected) expected { return allFail("measurement_missing") }},
 		"one point": {history: of(dump("1", now, first(5))),
 			want: func(e expected) expected { return e.but("measurement_missing", "monitored_vms") }},
 		"telemetry alone": {history: of(monitored...),
 			want: func(e expected) expected { return e.but("measurement_missing", dumpQueries...) }},
-		// The other point keeps the measurement and its fields in InfluxDB's books.
-		"measurement without rows": {history: both(dump("2", now, map[string]any{"other": 1})), written: []influxtest.Point{gone}},
-		"believable history":       {history: influxtest.Believable(7, now)},
-		"believable, in ranges":    {history: influxtest.Believable(8, now), args: []string{"--influx.ranges=cached"}},
-		"believable, whole":        {history: influxtest.Believable(9, now), args: []string{"--influx.ranges=whole"}},
-		"without vmid":             {history: both(dump("", now, first(5)), dump("1", now, first(6)))},
-		"no vmid at all":           {history: both(dump("", now, first(5)))},
+		// The other point keeps the measurement and its fields in InfluxDB's schema.
+		"measurement without rows": {history: both(dump("2", now, map[string]any{"other": 1})), deleted: []influxtest.Point{gone},
+			want: func(e expected) expected {
+				// The generator has not seen the fields of the deleted point.
+				return e.with(map[string]float64{
+					"memdump_dumps_compressed_bytes": 0, "memdump_dumps_duration_seconds": 0, "memdump_dumps_with_duration": 0,
+				})
+			}},
+		"believable history":    {history: influxtest.Believable(7, now)},
+		"believable, in ranges": {history: influxtest.Believable(8, now), files: 100},
+		"without vmid":          {history: both(dump("", now, first(5)), dump("1", now, first(6)))},
+		"no vmid at all": {history: both(dump("", now, first(5))),
+			want: func(e expected) expected { return e.but("tag_missing", "dumped_vms") }},
+		"no VMID at all": {history: of(dump("1", now, first(5)), point(influxtest.Telemetry, now, map[string]any{"VMID": "1"}, nil)),
+			want: func(e expected) expected { return e.but("tag_missing", "monitored_vms") }},
 		"without sha256": {history: both(dump("1", now, first(5)),
 			dump("2", now.Add(time.Second), map[string]any{"duration_sec": 4.0, "gzip_size_bytes": 7}))},
-		"both writers": {history: both(dump("1", now.Add(-time.Hour), first(5)), dump("2", now, second()))},
-		"second writer alone": {history: both(dump("2", now, second())),
-			want: func(e expected) expected { return e.but("field_missing", "compressed_bytes", "duration_mean") }},
-		"equal times":     {history: both(dump("1", now, first(5)), dump("2", now, first(6)), dump("3", now, second()))},
-		"in the future":   {history: both(dump("1", now.Add(30*24*time.Hour), first(5)), dump("2", now, first(6)))},
-		"before 1970":     {history: both(dump("1", time.Unix(-1e9, 0), first(5)))},
-		"sum beyond 2^53": {history: both(dump("1", now, first(1<<53)), dump("2", now, first(3)), dump("3", now, first(1<<53+1)))},
-		"sum up to 2^63":  {history: both(dump("1", now, first(math.MaxInt64-9)), dump("2", now, first(9)))},
+		"no sha256 at all": {history: both(dump("1", now, map[string]any{"duration_sec": 4.0, "gzip_size_bytes": 7, "raw_size_bytes": 7})),
+			want: func(e expected) expected { return e.but("field_missing", "dumps", "dumped_vms", "last_dump") }},
+		"both writers":        {history: both(dump("1", now.Add(-time.Hour), first(5)), dump("2", now, second()))},
+		"second writer alone": {history: both(dump("2", now, second()))},
+		"equal times":         {history: both(dump("1", now, first(5)), dump("2", now, first(6)), dump("3", now, second()))},
+		"in the future":       {history: both(dump("1", now.Add(30*24*time.Hour), first(5)), dump("2", now, first(6)))},
+		"before 1970":         {history: both(dump("1", time.Unix(-1e9, 0), first(5)))},
+		"sum beyond 2^53":     {history: both(dump("1", now, first(1<<53)), dump("2", now, first(3)), dump("3", now, first(1<<53+1)))},
+		"sum up to 2^63":      {history: both(dump("1", now, first(math.MaxInt64-9)), dump("2", now, first(9)))},
 		"sum beyond 2^63": {history: both(dump("1", now, first(math.MaxInt64)), dump("2", now, first(9))),
 			want: func(e expected) expected { return e.but("out_of_range", "compressed_bytes") }},
 		"different fields": {history: of(dump("1", now, first(5)),
@@ -180,64 +232,210 @@ func TestTruth(t *testing.T) {
 			sample("", now.Add(-time.Hour), map[string]any{"cpu": 1.0}))},
 		"nobody monitored now": {history: of(dump("1", now, first(5)), sample("1", now.Add(-25*time.Hour), map[string]any{"cpu": 1.0}))},
 		"hostile names":        {history: both(dump(`a"b'c\d,e f=g`, now, first(5)), dump("ünï-日本", now, first(6)), dump(`;DROP DATABASE x--`, now, first(7)))},
-	} {
-		t.Run(name, func(t *testing.T) {
-			database := "db " + name
-			var want expected
-			if tt.history != nil {
-				server.MustStore(t, database, tt.history)
-				want = truth(tt.history)
-			}
-			if tt.written != nil {
-				h := of(tt.written...)
-				must(t, server.Write(t.Context(), database, h.Lines()))
-				must(t, server.ExecIn(t.Context(), database, `DELETE FROM "mem_dumps" WHERE "vmid" = '1'`))
-			}
-			if tt.want != nil {
-				want = tt.want(want)
-			}
-			want.holds(t, startExporter(t, []string{"INFLUX_URL=" + server.URL, "INFLUX_DB=" + database}, tt.args...).scrape(t))
-		})
 	}
+}
+
+// holds stores the history and compares the first scrape with what must be seen of it.
+func (tt truthRow) holds(t *testing.T, server *influxtest.Server, database string) {
+	t.Helper()
+	want, got := tt.scrape(t, server, database)
+	want.holds(t, got)
+}
+
+// store stores the history, and returns what /metrics must hold of it.
+func (tt truthRow) store(t *testing.T, server *influxtest.Server, database string) (want expected) {
+	t.Helper()
+	if tt.history != nil {
+		server.MustStore(t, database, tt.history)
+		want = truth(tt.history)
+	}
+	if tt.deleted != nil {
+		h := &influxtest.History{}
+		h.Add(tt.deleted...)
+		must(t, server.Write(t.Context(), database, h.Lines()))
+		for _, p := range tt.deleted {
+			must(t, server.Delete(t.Context(), database, p.Measurement, p.TimeNs, p.TimeNs+1))
+		}
+	}
+	if tt.want != nil {
+		want = tt.want(want)
+	}
+	return want
+}
+
+// scrape stores the history and scrapes a new exporter once.
+func (tt truthRow) scrape(t *testing.T, server *influxtest.Server, database string) (want expected, got families) {
+	t.Helper()
+	want = tt.store(t, server, database)
+	url := server.URL
+	if tt.files > 0 {
+		limited := influxtest.LimitFiles(t, server.URL, "influxdb-3.8.3", tt.files)
+		limited.Holds(tt.history)
+		url = limited.URL
+	}
+	env := []string{"INFLUX_URL=" + url, "INFLUX_DB=" + database, "INFLUX_TOKEN=" + server.Token}
+	return want, startExporter(t, env, tt.args...).scrape(t)
+}
+
+// TestTruth_domains: a VM is a domain. A runtime ID changes at each restart and is reused.
+func TestTruth_domains(t *testing.T) {
+	server := influxdb.Server(t)
+	for name, tt := range domainRows(time.Now()) {
+		t.Run(name, func(t *testing.T) { tt.holds(t, server, "domains "+name) })
+	}
+}
+
+// domainRow is some points, and what /metrics must have of them.
+type domainRow struct {
+	points []influxtest.Point
+	args   []string
+	want   map[string]float64
+}
+
+// domainRows are situations in which runtime IDs are no VMs, by name.
+func domainRows(now time.Time) map[string]domainRow {
+	dump := func(ago time.Duration, dom, vmid string) influxtest.Point {
+		return point(influxtest.Dumps, now.Add(-ago), first(5), map[string]string{"dom": dom, "vmid": vmid})
+	}
+	sample := func(ago time.Duration, vmid, name, uuid string) influxtest.Point {
+		return point(influxtest.Telemetry, now.Add(-ago), map[string]any{"cpu": 1.0}, map[string]string{"VMID": vmid, "name": name, "uuid": uuid})
+	}
+	return map[string]domainRow{
+		"restarted, and its runtime ID reused": {
+			points: []influxtest.Point{dump(48*time.Hour, "web", "5"), sample(time.Second, "9", "web", "u1"), sample(time.Second, "5", "db", "u2")},
+			args:   []string{"--dumps.max-age=24h"},
+			want:   map[string]float64{"memdump_vms_never_dumped": 1, "memdump_vms_dump_overdue": 1, "memdump_monitored_domains": 2},
+		},
+		"restarted within the look-back": {
+			points: []influxtest.Point{sample(6*time.Hour, "7", "old", "u3"), sample(time.Second, "8", "old", "u3"), dump(time.Hour, "old", "7")},
+			want:   map[string]float64{"memdump_vms_never_dumped": 0, "memdump_monitored_domains": 1, "memdump_monitored_vms": 2},
+		},
+		"dumped while shut off": {
+			points: []influxtest.Point{dump(time.Hour, "lab", "lab"), sample(time.Second, "11", "lab", "u4")},
+			want:   map[string]float64{"memdump_vms_never_dumped": 0},
+		},
+		"two collectors, two dialects": {
+			points: []influxtest.Point{
+				point(influxtest.Telemetry, now.Add(-10*time.Second), map[string]any{"cpu": 1.0}, map[string]string{"VMID": "1", "UUID": "u1", "Dom": "a"}),
+				sample(20*time.Second, "1", "a", "u1"), dump(time.Hour, "a", "1"),
+			},
+			want: map[string]float64{"memdump_vms_never_dumped": 0, "memdump_monitored_domains": 1},
+		},
+		"five runs of one VM": {
+			points: []influxtest.Point{dump(5*time.Hour, "web", "1"), dump(4*time.Hour, "web", "2"), dump(3*time.Hour, "web", "3"),
+				dump(2*time.Hour, "web", "4"), dump(time.Hour, "web", "5"), sample(time.Second, "6", "web", "u1")},
+			args: []string{"--collect.per-vm"},
+			want: map[string]float64{"memdump_dumped_domains": 1, "memdump_dumped_vms": 5, `memdump_vm_dumps{dom="web"}`: 5, "memdump_vms_never_dumped": 0},
+		},
+	}
+}
+
+// holds stores the points and compares the first scrape with what must be seen of them.
+func (tt domainRow) holds(t *testing.T, server *influxtest.Server, database string) {
+	t.Helper()
+	want, got := tt.scrape(t, server, database)
+	want.holds(t, got)
+	for _, wrong := range tt.differences(got) {
+		t.Error(wrong)
+	}
+}
+
+func (tt domainRow) scrape(t *testing.T, server *influxtest.Server, database string) (want expected, got families) {
+	t.Helper()
+	h := &influxtest.History{}
+	h.Add(tt.points...)
+	_, got = truthRow{history: h, args: tt.args}.scrape(t, server, database)
+	return tt.expected(h), got
+}
+
+// expected is the truth of the points, and what a flag adds.
+func (tt domainRow) expected(h *influxtest.History) expected {
+	want := truth(h)
+	if overdue, ok := tt.want["memdump_vms_dump_overdue"]; ok {
+		want = want.with(map[string]float64{"memdump_vms_dump_overdue": overdue})
+	}
+	return want
+}
+
+func (tt domainRow) differences(got families) (wrong []string) {
+	found := got.gauges(slices.Concat(knownMetrics(), []string{"memdump_vm_dumps"})...)
+	for series, value := range tt.want {
+		if found[series] != value {
+			wrong = append(wrong, fmt.Sprintf("%s is %v, want %v", series, found[series], value))
+		}
+	}
+	if n := len(got["memdump_vm_dumps"].GetMetric()); slices.Contains(tt.args, "--collect.per-vm") && n != 1 {
+		wrong = append(wrong, fmt.Sprintf("%d series of memdump_vm_dumps, want 1", n))
+	}
+	return wrong
 }
 
 // TestTruth_otherNames: measurements are configuration, and quoted whatever they hold.
 func TestTruth_otherNames(t *testing.T) {
 	server := influxdb.Server(t)
-	h := &influxtest.History{}
+	h, elsewhere := &influxtest.History{}, &influxtest.History{}
 	p := dump("1", time.Now(), first(5))
 	h.Add(p)
 	want := truth(h).but("measurement_missing", "monitored_vms")
 	p.Measurement = `my "dumps", 'here'`
-	execute(t, server, `CREATE DATABASE "names"`)
-	must(t, server.Write(t.Context(), "names", []string{p.Line()}))
+	elsewhere.Add(p)
+	server.MustStore(t, "names", elsewhere)
 	e := startExporter(t, nil, "--influx.url="+server.URL, "--influx.db=names", "--dumps.measurement="+p.Measurement, `--telemetry.measurement=vm_info" WHERE 1=1`)
 	want.holds(t, e.scrape(t))
 }
 
-// TestTruth_awayAndBack: within one scrape the figures go with the database, and come back with it.
+// TestTruth_retentionPolicies: the measurements may be in another retention policy than the
+// default one, which then hides them.
+func TestTruth_retentionPolicies(t *testing.T) {
+	server := influxdb.Server(t)
+	h := influxtest.Believable(4, time.Now())
+	server.MustStore(t, "vmstats", h)
+	for _, policy := range []string{"new", "telemetry only"} {
+		execute(t, server, fmt.Sprintf(`CREATE RETENTION POLICY %q ON "vmstats" DURATION INF REPLICATION 1`, policy))
+	}
+	execute(t, server, `ALTER RETENTION POLICY "new" ON "vmstats" DEFAULT`)
+	env := []string{"INFLUX_URL=" + server.URL}
+	allFail("measurement_missing").holds(t, startExporter(t, env).scrape(t))
+	args := []string{"--dumps.retention-policy=autogen", "--telemetry.retention-policy=autogen"}
+	truth(h).holds(t, startExporter(t, env, args...).scrape(t))
+	limited := influxtest.LimitFiles(t, server.URL, "influxdb-3.8.3", 432)
+	limited.Holds(h)
+	truth(h).holds(t, startExporter(t, []string{"INFLUX_URL=" + limited.URL}, args...).scrape(t))
+	truth(h).but("measurement_missing", "monitored_vms").holds(t,
+		startExporter(t, env, "--dumps.retention-policy=autogen", "--telemetry.retention-policy=telemetry only").scrape(t))
+}
+
+// outage is a way for a server to be away for a while, and the reason for which queries then
+// fail.
+type outage struct {
+	name       string
+	away, back func() error
+	reason     string
+}
+
+func outages(t *testing.T, server *influxtest.Server) []outage {
+	start := func() error { return server.Start(t.Context()) }
+	return []outage{
+		{"stopped", server.Stop, start, "unreachable"},
+		{"killed", server.Kill, start, "unreachable"},
+		{"halted", server.Halt, server.Resume, "timeout"},
+	}
+}
+
+// TestTruth_awayAndBack: within one scrape the metrics go with the database, and come back
+// with it.
 func TestTruth_awayAndBack(t *testing.T) {
 	server := influxtest.MustStart(t)
 	h := influxtest.Believable(3, time.Now())
 	server.MustStore(t, "vmstats", h)
 	e := startExporter(t, []string{"INFLUX_URL=" + server.URL})
 	truth(h).holds(t, e.scrape(t))
-	for _, step := range []struct {
-		name   string
-		away   func() error
-		back   func() error
-		reason string
-	}{
-		{"stopped", server.Stop, func() error { return server.Start(t.Context()) }, "unreachable"},
-		{"crashed", server.Kill, func() error { return server.Start(t.Context()) }, "unreachable"},
-		{"hangs", func() error { return syscall.Kill(server.Pid(), syscall.SIGSTOP) },
-			func() error { return syscall.Kill(server.Pid(), syscall.SIGCONT) }, "timeout"},
-	} {
+	for _, step := range outages(t, server) {
 		must(t, step.away())
 		begin := time.Now()
-		gone := e.scrape(t, "X-Prometheus-Scrape-Timeout-Seconds", "2")
+		gone := e.scrape(t, timeoutHeader, "2")
 		if took := time.Since(begin); took >= 2*time.Second {
-			t.Errorf("%s: answered in %v to a scraper that waits 2 s", step.name, took)
+			t.Errorf("%s: the response took %v, the scrape timeout is 2 s", step.name, took)
 		}
 		checkAway(t, step.name, gone, step.reason)
 		must(t, step.back())
@@ -249,7 +447,7 @@ func checkAway(t *testing.T, step string, got families, reason string) {
 	t.Helper()
 	t.Run(step, func(t *testing.T) {
 		allFail(reason).shown(t, got)
-		for query := range gaugeOf {
+		for query := range metricsOf {
 			if failure := query + "/" + reason; got.failures()[failure] == 0 {
 				t.Errorf("no failure is counted as %s", failure)
 			}
@@ -257,18 +455,18 @@ func checkAway(t *testing.T, step string, got families, reason string) {
 	})
 }
 
-// front stands before InfluxDB, and answers some questions itself, byte for byte.
+// front is a proxy before InfluxDB that responds to some statements itself, byte for byte.
 type front struct {
 	*httptest.Server
 	connections atomic.Int64
-	passed      chan struct{} // one for each answer of InfluxDB's, when there is room
+	passed      chan struct{} // one for each response of InfluxDB since set, when there is room
 
 	mu       sync.Mutex
 	requests []*http.Request
-	on       []string // parts of the questions, or paths, that are answered here
+	on       []string // parts of the statements, or paths, that the script responds to
 	answer   script
-	asked    int   // how often these were
-	sent     int64 // bytes of the longest of the answers
+	asked    int   // how many requests it responded to
+	sent     int64 // bytes of its longest response
 }
 
 // script writes whatever it likes; then the connection is closed.
@@ -285,8 +483,8 @@ func (c *countingConn) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// sumQuestion is part of one of the six.
-const sumQuestion = `SUM("gzip_size_bytes")`
+// sumColumns are the columns of one query alone.
+const sumColumns = `SELECT SUM("gzip_size_bytes"::field) AS "compressed" FROM`
 
 func newFront(t *testing.T, influxdb string) *front {
 	t.Helper()
@@ -332,17 +530,21 @@ func (f *front) match(r *http.Request) script {
 	return f.answer
 }
 
-// set changes what is answered to which questions, and returns how often it was, and how
-// many bytes were taken at most.
+// set sets the script and what it responds to. It returns how many requests the former
+// script responded to, and the bytes of its longest response.
 func (f *front) set(answer script, on ...string) (asked int, sent int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	asked, sent = f.asked, f.sent
 	f.answer, f.on, f.asked, f.sent = answer, on, 0, 0
+	for len(f.passed) > 0 {
+		<-f.passed
+	}
 	return asked, sent
 }
 
-// hold leaves questions without an answer until the exporter leaves, and tells of each.
+// hold leaves statements without a response until the exporter leaves; the channel has one
+// value for each.
 func (f *front) hold(part string) (held chan struct{}) {
 	held = make(chan struct{}, 100)
 	f.set(func(conn *countingConn, _ *http.Request) {
@@ -361,8 +563,8 @@ func (f *front) taken() []*http.Request {
 	return requests
 }
 
-// TestScrape_cost: one request for each query of a scrape and one ping in all, over kept
-// connections.
+// TestScrape_cost: a scrape makes one request for each query, over kept connections. The
+// first one also fetches the fields and the version.
 func TestScrape_cost(t *testing.T) {
 	server := influxdb.Server(t)
 	server.MustStore(t, "vmstats", influxtest.Believable(5, time.Now()))
@@ -376,39 +578,40 @@ func TestScrape_cost(t *testing.T) {
 			t.Fatalf("memdump_up is %v", up)
 		}
 		queries = len(got["memdump_query_success"].GetMetric())
-		requests, others := 0, 0
+		requests := map[string]int{}
 		for _, r := range w.taken() {
-			if r.URL.Path == "/query" {
-				requests++
-			} else {
-				others++
-			}
-			// influxtest, recording auth: what 3.x takes, and what 2.x takes once /ping has told that it is one.
-			if got := r.Header.Get("Authorization"); got != "Bearer s3cr3t" {
+			verb, _, _ := strings.Cut(r.URL.Query().Get("q"), " ")
+			requests[r.URL.Path+" "+verb]++
+			// Every InfluxDB accepts Token (influxtest: recording auth).
+			if got := r.Header.Get("Authorization"); got != "Token s3cr3t" {
 				t.Errorf("%s %s with %q", r.Method, r.URL.Path, got)
 			}
 		}
-		if want := map[bool]int{true: 1, false: 0}[i == 0]; requests != queries || others != want {
-			t.Errorf("scrape %d: %d requests for %d queries, and %d others, want %d", i, requests, queries, others, want)
+		want := map[string]int{"/query SELECT": queries}
+		if i == 0 {
+			want["/query SHOW"], want["/ping "] = 1, 1
+		}
+		if !maps.Equal(requests, want) {
+			t.Errorf("scrape %d: requests %v, want %v", i, requests, want)
 		}
 	}
-	if n := int(w.connections.Load()); n > queries+1 || queries < len(gaugeOf) {
+	if n := int(w.connections.Load()); n > queries+1 || queries < len(metricsOf) {
 		t.Errorf("%d connections for four scrapes of %d queries", n, queries)
 	}
 }
 
-// TestScrape_oneHangs: one question without an answer costs its own gauge alone.
+// TestScrape_oneHangs: a query without a response costs its own metrics alone.
 func TestScrape_oneHangs(t *testing.T) {
 	server := influxdb.Server(t)
 	h := influxtest.Believable(5, time.Now())
 	server.MustStore(t, "vmstats", h)
 	w := newFront(t, server.URL)
-	w.hold(sumQuestion)
+	w.hold(sumColumns)
 	e := startExporter(t, []string{"INFLUX_URL=" + w.URL})
 	begin := time.Now()
-	got := e.scrape(t, "X-Prometheus-Scrape-Timeout-Seconds", "2")
+	got := e.scrape(t, timeoutHeader, "2")
 	if took := time.Since(begin); took >= 2*time.Second {
-		t.Errorf("answered in %v to a scraper that waits 2 s", took)
+		t.Errorf("the response took %v, the scrape timeout is 2 s", took)
 	}
 	truth(h).but("timeout", "compressed_bytes").holds(t, got)
 }

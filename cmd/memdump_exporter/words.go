@@ -34,36 +34,36 @@ func orDash(value float64, known bool) func(func(float64) string) string {
 	}
 }
 
-// figureTitle is the beginning of a gauge's help, which says what it is.
-func figureTitle(help string) string {
-	if end := strings.IndexAny(help, ":(,."); end > 0 {
+// metricTitle is the beginning of a metric's HELP, which names it.
+func metricTitle(help string) string {
+	if end := strings.IndexAny(help, ":(;."); end > 0 {
 		help = help[:end]
 	}
 	return strings.TrimSpace(help)
 }
 
-// figurePerson is a gauge's value as a person would say it; its name ends in its unit.
-func figurePerson(f collector.FigureNow, now time.Time) string {
+// metricText is a value as a person would write it; the name of the metric ends in its unit.
+func metricText(m collector.MetricValue, now time.Time) string {
 	switch {
-	case strings.HasSuffix(f.Gauge, "_timestamp_seconds"):
-		return ago(gaugeTime(f.Value), now)
-	case strings.HasSuffix(f.Gauge, "_seconds"):
-		return inSeconds(f.Value)
-	case strings.HasSuffix(f.Gauge, "_bytes"):
-		return inBytes(f.Value)
+	case strings.HasSuffix(m.Name, "_timestamp_seconds"):
+		return ago(metricTime(m.Value), now)
+	case strings.HasSuffix(m.Name, "_seconds"):
+		return inSeconds(m.Value)
+	case strings.HasSuffix(m.Name, "_bytes"):
+		return inBytes(m.Value)
 	}
-	return separated(f.Value)
+	return separated(m.Value)
 }
 
-// exactTime is the time that a gauge holds; nil for any other gauge.
-func exactTime(f collector.FigureNow) any {
-	if !strings.HasSuffix(f.Gauge, "_timestamp_seconds") {
+// exactTime is the time that a metric holds; nil for any other metric.
+func exactTime(m collector.MetricValue) any {
+	if !strings.HasSuffix(m.Name, "_timestamp_seconds") {
 		return nil
 	}
-	return gaugeTime(f.Value)
+	return metricTime(m.Value)
 }
 
-func gaugeTime(seconds float64) time.Time {
+func metricTime(seconds float64) time.Time {
 	whole, part := math.Modf(seconds)
 	return time.Unix(int64(whole), int64(part*1e9))
 }

@@ -1,219 +1,76 @@
 package influxtest
 
 import (
-	"fmt"
-	"math/rand/v2"
 	"slices"
-	"strconv"
 	"time"
 )
 
 const (
-	dumpedVMs       = 36
-	historyLength   = 42 * 24 * time.Hour
-	telemetryLength = 24 * time.Hour
+	believableVMs   = 37
+	historyLength   = 42 * day
+	telemetryLength = day
 	day             = 24 * time.Hour
 )
 
-// names are the first VMs'; some need every escape of line protocol.
-var names = []string{
-	"web-01", "web-02", "web-03", "db-01", "db-02", "mail", "büro-dc", "Windows Server 2022, eval", "build=arm64",
-	`lab\win11`, "cache-01", "cache-02", "ci-runner-01", "ci-runner-02", "gitlab", "vault",
-}
-
-// fleet is what lives behind a believable history, to go on with it.
-type fleet struct {
-	rng   *rand.Rand
-	vms   []*vm
-	dumps int // made so far; the odd ones among them are picked by number
-}
-
-type vm struct {
-	id, uuid        string
-	name, newName   string
-	host, newHost   string
-	renamed, moved  time.Time // zero: never
-	until           time.Time // retired then; zero: running
-	secondWriter    bool      // the one that has no gzip_size_bytes and duration_sec
-	nameAsID        bool      // that one's habit of now and then putting the domain name into vmid
-	neverDumped     bool
-	diskOnly        bool // telemetry has no cpu and mem
-	telemetryOffset time.Duration
-}
-
-func (v *vm) nameAt(t time.Time) string {
-	if !v.renamed.IsZero() && !t.Before(v.renamed) {
-		return v.newName
-	}
-	return v.name
-}
-
-func (v *vm) hostAt(t time.Time) string {
-	if !v.moved.IsZero() && !t.Before(v.moved) {
-		return v.newHost
-	}
-	return v.host
-}
-
-// Believable is six weeks of dumps of 36 VMs and the last day of telemetry, up to now: some 4500 dumps and 48,000 points
-// of telemetry. Equal arguments give equal points. It has what real sites have: two writers, renamed, moved and retired
-// VMs, a VM that is monitored and never dumped, dumps without vmid, failed dumps, and equal times. No point is so near
-// to the edge of a 24-hour look-back that a figure changes within the next hour by waiting alone, as long as the
-// telemetry goes on.
+// Believable is six weeks of dumps of 36 VMs on seven hosts and the last day of telemetry, up to now: some 4500 dumps and
+// 35,000 points of telemetry. Equal arguments give equal points. It has what real sites have: both writers of dumps and
+// all three collectors, VMs that have restarted (also within the day, some by a restart of their host), moved, got another
+// name, been replaced, shut off or removed, dumps of VMs that were shut off, one VM that is never dumped and one, legacy-erp,
+// whose newest dump is three days old while everybody else's is less than one; and as rare: dumps without vmid, without dom,
+// records that are no dumps, equal times. No point is so near to the edge of a 24-hour look-back that a metric changes within
+// the next hour by waiting alone, as long as the telemetry goes on.
 func Believable(seed uint64, now time.Time) *History {
-	rng := rand.New(rand.NewPCG(seed, 0x6d656d64756d70))
-	h := &History{fleet: &fleet{rng: rng}}
-	for i := range dumpedVMs + 1 {
-		h.fleet.vms = append(h.fleet.vms, newVM(rng, i, now))
+	ago := func(d time.Duration) time.Time { return now.Add(-d) }
+	w := NewWorld(WorldConfig{
+		Seed: seed, Start: ago(historyLength), Hosts: 7, VMs: believableVMs,
+		lifeEvery: 6 * day, rebootEvery: 16 * day, dumpEvery: 6 * time.Hour,
+		telemetryFrom: ago(telemetryLength), dumpsUntil: ago(15 * time.Minute), odd: true,
+		calm: [2]time.Time{ago(26 * time.Hour), ago(22 * time.Hour)},
+	})
+	vm := func(i int) *VM {
+		w.vms[i].pinned = true
+		return w.vms[i]
 	}
+	at := func(d time.Duration, i int, do func(*VM, time.Time)) {
+		v := vm(i)
+		w.at(ago(d), func(at time.Time) { w.when(v, at, do) })
+	}
+	vm(0).twin = vm(1)
+	at(5*time.Hour, 0, w.restart)
+	at(3*time.Hour, 3, w.restart)
+	at(8*time.Hour, 7, w.moveTo(w.hosts[6]))
+	at(6*time.Hour, 5, w.rename) // both names within the look-back
+	for _, i := range []int{14, 23} {
+		at(time.Duration(i)*day, i, w.rename)
+	}
+	for _, i := range []int{2, 11, 20, 29} {
+		at(time.Duration(i+1)*day, i, w.moveTo(w.hosts[6]))
+	}
+	for _, i := range []int{8, 17, 26, 34} {
+		at(time.Duration(5+i/2)*day, i, w.remove)
+	}
+	at(27*time.Hour, 30, w.remove)
+	at(50*time.Hour, 28, w.stop) // on a host of the dump service, which goes on
+	at(10*day, 12, w.replace)
+	w.at(ago(9*time.Hour), func(at time.Time) { w.halt(w.hosts[2], at) })
 
-	var previous []time.Time
-	for i, v := range h.fleet.vms {
-		if v.neverDumped {
-			continue
-		}
-		times := dumpTimes(rng, v, now)
-		if i == 1 {
-			// A scheduler that starts two at the same instant.
-			for k := 0; k < len(previous); k += 5 {
-				times = append(times, previous[k])
-			}
-		}
-		previous = times
-		for _, t := range times {
-			h.Add(h.fleet.dump(v, t, h.fleet.duration()))
-		}
-	}
-	for _, v := range h.fleet.vms {
-		from, to := now.Add(-telemetryLength), now
-		if !v.until.IsZero() {
-			from, to = v.until.Add(-10*time.Minute), v.until
-		}
-		for t := from.Add(v.telemetryOffset); t.Before(to); t = t.Add(time.Minute) {
-			h.Add(h.fleet.sample(v, t))
-		}
-	}
-	return h
+	overdue, never := vm(believableVMs-2), vm(believableVMs-1)
+	overdue.name, overdue.noDumps = "legacy-erp", ago(3*day)
+	never.name = "jump-host"
+	w.Advance(historyLength)
+	w.history.world = w
+	return w.history
 }
 
-func newVM(rng *rand.Rand, i int, now time.Time) *vm {
-	v := &vm{
-		id: strconv.Itoa(1001 + 7*i),
-		uuid: fmt.Sprintf("%08x-%04x-4%03x-a%03x-%012x",
-			rng.Uint32(), rng.IntN(1<<16), rng.IntN(1<<12), rng.IntN(1<<12), rng.Int64N(1<<48)),
-		name:            fmt.Sprintf("app-%02d", i),
-		host:            fmt.Sprintf("hv-%02d", 1+i%6),
-		secondWriter:    i%4 == 3,
-		nameAsID:        i%8 == 3,
-		diskOnly:        i%6 == 4,
-		neverDumped:     i == dumpedVMs,
-		telemetryOffset: time.Duration(i+1) * 1371 * time.Millisecond,
-	}
-	if i < len(names) {
-		v.name = names[i]
-	}
-	switch i {
-	case 5:
-		v.renamed = now.Add(-6 * time.Hour) // both names within the look-back
-	case 14, 23:
-		v.renamed = now.Add(-time.Duration(i) * day)
-	case 2, 11, 20, 29:
-		v.moved, v.newHost = now.Add(-time.Duration(i+1)*day), "hv-07"
-	case 8, 17, 26, 34:
-		v.until = now.Add(-time.Duration(5+i/2) * day)
-	case 30:
-		v.until = now.Add(-26 * time.Hour)
-	}
-	v.newName = v.name + "-new"
-	return v
-}
-
-// dumpTimes are oldest first; the newest is more than ten minutes old.
-func dumpTimes(rng *rand.Rand, v *vm, now time.Time) []time.Time {
-	end := now.Add(-10 * time.Minute)
-	if !v.until.IsZero() {
-		end = v.until
-	}
-	every := 6*time.Hour + span(rng, 4*time.Hour)
-	var times []time.Time
-	for t := now.Add(-historyLength).Add(span(rng, every)); t.Before(end); t = t.Add(every*3/4 + span(rng, every/2)) {
-		times = append(times, t)
-	}
-	return times
-}
-
-func span(rng *rand.Rand, below time.Duration) time.Duration {
-	return time.Duration(rng.Int64N(int64(below)))
-}
-
-// duration is 8 to 133 seconds, in multiples of 1/8: floats add those without rounding, so every order of summing, also
-// one of partial sums, gives the same bits.
-func (f *fleet) duration() time.Duration {
-	return time.Duration(64+f.rng.IntN(1000)) * time.Second / 8
-}
-
-func (f *fleet) dump(v *vm, start time.Time, duration time.Duration) Point {
-	f.dumps++
-	failed := f.dumps%257 == 100
-	withoutID := f.dumps%193 == 50
-
-	end := start.Add(duration)
-	raw := (2 + f.rng.Int64N(31)) << 30
-	id := v.id
-	if v.nameAsID && f.dumps%2 == 0 {
-		id = v.nameAt(start)
-	}
-	if withoutID {
-		id = ""
-	}
-	p := Point{
-		Measurement: Dumps,
-		Tags:        map[string]string{"dom": v.nameAt(start), "vmid": id},
-		TimeNs:      start.UnixNano(),
-	}
-	if v.secondWriter || v.newHost != "" {
-		p.Tags["host"] = v.hostAt(start)
-	}
-	if v.secondWriter {
-		p.Fields = map[string]any{
-			"ok": !failed, "raw_size_bytes": float64(raw), "dump_duration_sec": duration.Seconds(),
-			"loop": int64(f.dumps), "every_sec": 28800.0,
-		}
-	} else {
-		p.Fields = map[string]any{
-			"duration_sec": duration.Seconds(), "gzip_size_bytes": raw/5 + f.rng.Int64N(raw/4),
-			"ctime": end.Unix(), "mtime": end.Unix(), "atime": start.Unix(),
-		}
-	}
-	if !failed {
-		p.Fields["sha256"] = fmt.Sprintf("%016x%016x%016x%016x", f.rng.Uint64(), f.rng.Uint64(), f.rng.Uint64(), f.rng.Uint64())
-		if !v.secondWriter {
-			p.Fields["dump_path"] = fmt.Sprintf("/var/lib/memdump/%s/%s.mem.gz", v.nameAt(start), start.UTC().Format("20060102T150405Z"))
-		}
-	}
-	return p
-}
-
-func (f *fleet) sample(v *vm, t time.Time) Point {
-	p := Point{
-		Measurement: Telemetry,
-		Tags:        map[string]string{"VMID": v.id, "name": v.nameAt(t), "uuid": v.uuid},
-		TimeNs:      t.UnixNano(),
-	}
-	if v.diskOnly {
-		p.Fields = map[string]any{"disk": float64(f.rng.IntN(4000)) / 4}
-	} else {
-		p.Fields = map[string]any{"cpu": float64(f.rng.IntN(400)) / 4, "mem": float64(f.rng.IntN(64)) / 2}
-	}
-	return p
-}
-
-// LiveTelemetry goes on with a believable history: it adds a sample of each running VM at now, and returns them to be
+// LiveTelemetry goes on with a believable history: it adds a sample of each running VM at now, and returns the points to be
 // written. It is empty for a history of other making.
 func (h *History) LiveTelemetry(now time.Time) []Point {
+	if h.world == nil {
+		return nil
+	}
 	var points []Point
-	for _, v := range h.running() {
-		points = append(points, h.fleet.sample(v, now))
+	for _, host := range h.world.hosts {
+		points = append(points, h.world.sampleHost(host, now)...)
 	}
 	h.Add(points...)
 	return points
@@ -222,19 +79,45 @@ func (h *History) LiveTelemetry(now time.Time) []Point {
 // LiveDump goes on with a believable history: it adds a dump of some running VM that is complete at now, and so has an
 // earlier time, and returns it to be written. It is empty for a history of other making.
 func (h *History) LiveDump(now time.Time) []Point {
-	vms := slices.DeleteFunc(h.running(), func(v *vm) bool { return v.neverDumped })
-	if len(vms) == 0 {
+	if h.world == nil {
 		return nil
 	}
-	duration := h.fleet.duration()
-	p := h.fleet.dump(vms[h.fleet.rng.IntN(len(vms))], now.Add(-duration), duration)
+	w := h.world
+	duration := w.duration()
+	start := now.Add(-duration)
+	v := w.pick(func(v *VM) bool { return v.noDumps.IsZero() && !v.running().From.After(start) })
+	if v == nil {
+		return nil
+	}
+	v.loop++
+	d := Dump{VM: v, Start: start, Arrived: now, Domain: v.name, VMID: v.running().VMID}
+	p := w.record(&d, v.host, duration, 0, 0)
+	w.arrive(d, p)
 	h.Add(p)
 	return []Point{p}
 }
 
-func (h *History) running() []*vm {
-	if h.fleet == nil {
+// LiveRestart goes on with a believable history: some running VM restarts at now. It returns the domain and the runtime
+// IDs before and after; nothing for a history of other making.
+func (h *History) LiveRestart(now time.Time) (domain, before, after string) {
+	if h.world == nil {
+		return "", "", ""
+	}
+	v := h.world.pick(func(v *VM) bool { return v.noDumps.IsZero() })
+	if v == nil {
+		return "", "", ""
+	}
+	before = v.running().VMID
+	h.world.stop(v, now)
+	h.world.start(v, now)
+	return v.name, before, v.running().VMID
+}
+
+// pick is some running VM of a kind; nil when there is none.
+func (w *World) pick(is func(*VM) bool) *VM {
+	vms := slices.DeleteFunc(slices.Clone(w.vms), func(v *VM) bool { return v.running() == nil || !is(v) })
+	if len(vms) == 0 {
 		return nil
 	}
-	return slices.DeleteFunc(slices.Clone(h.fleet.vms), func(v *vm) bool { return !v.until.IsZero() })
+	return vms[w.rng.IntN(len(vms))]
 }

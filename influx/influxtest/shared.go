@@ -2,11 +2,8 @@ package influxtest
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/url"
 	"os"
 	"sync"
 	"testing"
@@ -41,13 +38,13 @@ func (s *Shared) Server(tb testing.TB) *Server {
 }
 
 func (s *Shared) start() {
-	path, err := Influxd(context.Background(), os.Stderr)
+	spec, err := Default(context.Background(), os.Stderr)
 	if err != nil {
 		s.err = err
 		return
 	}
 	if s.dir, s.err = os.MkdirTemp("", "influxtest-"); s.err == nil {
-		s.server, s.err = Start(context.Background(), path, s.dir)
+		s.server, s.err = spec.Start(context.Background(), s.dir)
 	}
 }
 
@@ -61,31 +58,14 @@ func (s *Shared) Stop() error {
 
 // empty drops all databases.
 func (s *Server) empty(ctx context.Context) error {
-	var answer json.RawMessage
-	if err := s.do(ctx, http.MethodGet, "/query?"+url.Values{"q": {"SHOW DATABASES"}}.Encode(), "", nil, &answer); err != nil {
-		return fmt.Errorf("list the databases: %w", err)
-	}
-	rows, err := ReadAnswer(answer)
+	rows, err := s.Query(ctx, "", "SHOW DATABASES")
 	if err != nil {
 		return fmt.Errorf("list the databases: %w", err)
 	}
 	for _, row := range rows {
-		if err := s.Exec(ctx, "DROP DATABASE "+databaseName(fmt.Sprint(row.Values...))); err != nil {
+		if err := s.DropDatabase(ctx, fmt.Sprint(row.Values...)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
-
-// MustStore makes a database that holds the history.
-func (s *Server) MustStore(tb testing.TB, database string, h *History) {
-	tb.Helper()
-	if err := s.Exec(tb.Context(), "CREATE DATABASE "+databaseName(database)); err != nil {
-		tb.Fatal(err)
-	}
-	if err := s.Write(tb.Context(), database, h.Lines()); err != nil {
-		tb.Fatal(err)
-	}
-}
-
-func databaseName(name string) string { return `"` + stringEscaper.Replace(name) + `"` }

@@ -25,6 +25,7 @@ type Writer struct {
 	Token      string       // empty: no Authorization header
 	AuthScheme string       // empty: Token, which all three take
 	HTTP       *http.Client // nil: http.DefaultClient
+	Major      int          // 1, 2 or 3; 0: not known, only the routes that all have
 }
 
 // Exec runs a statement that needs no database, such as CREATE DATABASE. A statement that InfluxDB refuses is an error.
@@ -59,6 +60,9 @@ func (w *Writer) ExecIn(ctx context.Context, database, statement string) error {
 // failed one are stored; writing all lines again is harmless, as equal points replace each other.
 func (w *Writer) Write(ctx context.Context, database string, lines []string) error {
 	path := "/write?" + url.Values{"db": {database}, "precision": {"ns"}}.Encode()
+	if w.Major == 3 {
+		path = "/api/v3/write_lp?" + url.Values{"db": {database}, "precision": {"nanosecond"}}.Encode()
+	}
 	for len(lines) > 0 {
 		n := min(len(lines), writeBatch)
 		body := []byte(strings.Join(lines[:n], "\n") + "\n")
@@ -70,10 +74,42 @@ func (w *Writer) Write(ctx context.Context, database string, lines []string) err
 	return nil
 }
 
+// statusError is a response with a status other than 2xx.
+type statusError struct {
+	status int
+	text   string
+}
+
+func (e *statusError) Error() string { return fmt.Sprintf("status %d: %s", e.status, e.text) }
+
+// do sends a request and decodes the body of its response, which is JSON, into answer, when that is not nil.
 func (w *Writer) do(ctx context.Context, method, path, contentType string, body []byte, answer any) error {
+	_, text, err := w.exchange(ctx, method, path, contentType, body)
+	if err != nil || answer == nil {
+		return err
+	}
+	if err := json.Unmarshal(text, answer); err != nil {
+		return fmt.Errorf("decode the answer: %w", err)
+	}
+	return nil
+}
+
+// doJSON is do with a body that is encoded, when it is not nil.
+func (w *Writer) doJSON(ctx context.Context, method, path string, body, answer any) error {
+	if body == nil {
+		return w.do(ctx, method, path, "", nil, answer)
+	}
+	text, err := json.Marshal(body)
+	if err != nil {
+		return fmt.Errorf("encode the request: %w", err)
+	}
+	return w.do(ctx, method, path, "application/json", text, answer)
+}
+
+func (w *Writer) exchange(ctx context.Context, method, path, contentType string, body []byte) (*http.Response, []byte, error) {
 	req, err := http.NewRequestWithContext(ctx, method, strings.TrimRight(w.URL, "/")+path, bytes.NewReader(body))
 	if err != nil {
-		return withoutURL(err)
+		return nil, nil, withoutURL(err)
 	}
 	if contentType != "" {
 		req.Header.Set("Content-Type", contentType)
@@ -91,23 +127,17 @@ func (w *Writer) do(ctx context.Context, method, path, contentType string, body 
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return withoutURL(err)
+		return nil, nil, withoutURL(err)
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, answerBytes))
 	if err != nil {
-		return fmt.Errorf("read the answer: %w", err)
+		return nil, nil, fmt.Errorf("read the answer: %w", err)
 	}
 	if resp.StatusCode/100 != 2 {
-		return fmt.Errorf("status %d: %s", resp.StatusCode, w.clean(string(text)))
+		return nil, nil, &statusError{resp.StatusCode, w.clean(string(text))}
 	}
-	if answer == nil {
-		return nil
-	}
-	if err := json.Unmarshal(text, answer); err != nil {
-		return fmt.Errorf("decode the answer: %w", err)
-	}
-	return nil
+	return resp, text, nil
 }
 
 func withoutURL(err error) error {

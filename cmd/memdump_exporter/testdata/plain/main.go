@@ -1,5 +1,5 @@
-// Command plain is an exporter as promhttp's default handler makes it: each scrape asks
-// for itself and encodes for itself. make load measures ours beside it.
+// Command plain is an exporter as promhttp's default handler makes it: each scrape makes its own
+// requests and encodes its own response. make load measures ours beside it.
 package main
 
 import (
@@ -21,12 +21,13 @@ import (
 
 // statements are those of our exporter.
 var statements = map[string]string{
-	"memdump_dumps":                       `SELECT COUNT("sha256") AS "value" FROM "mem_dumps"`,
-	"memdump_dumped_vms":                  `SELECT LAST("sha256") AS "value" FROM "mem_dumps" WHERE "vmid" != '' GROUP BY "vmid"`,
-	"memdump_dumps_compressed_bytes":      `SELECT SUM("gzip_size_bytes") AS "value" FROM "mem_dumps"`,
-	"memdump_dump_duration_mean_seconds":  `SELECT SUM("duration_sec") AS "sum", COUNT("duration_sec") AS "count" FROM "mem_dumps"`,
-	"memdump_last_dump_timestamp_seconds": `SELECT "sha256" AS "value" FROM "mem_dumps" ORDER BY time DESC LIMIT 1`,
-	"memdump_monitored_vms":               `SELECT * FROM "vm_info" WHERE "VMID" != '' GROUP BY "VMID" ORDER BY time DESC LIMIT 1`,
+	"memdump_dumps":                       `SELECT COUNT("sha256"::field) AS "dumps" FROM "mem_dumps"`,
+	"memdump_dumped_vms":                  `SELECT LAST("sha256"::field) AS "newest" FROM "mem_dumps" GROUP BY "vmid","dom"`,
+	"memdump_dumps_compressed_bytes":      `SELECT SUM("gzip_size_bytes"::field) AS "compressed" FROM "mem_dumps"`,
+	"memdump_dumps_raw_bytes":             `SELECT SUM("raw_size_bytes"::field) AS "raw" FROM "mem_dumps"`,
+	"memdump_dump_duration_mean_seconds":  `SELECT MEAN("duration_sec"::field) AS "mean" FROM "mem_dumps"`,
+	"memdump_last_dump_timestamp_seconds": `SELECT "sha256"::field AS "last" FROM "mem_dumps" ORDER BY time DESC LIMIT 1`,
+	"memdump_monitored_vms":               `SELECT *::field FROM "vm_info","vm_totals","vm_metrics" GROUP BY * ORDER BY time DESC LIMIT 1`,
 }
 
 type collector struct {
@@ -40,8 +41,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	var queries sync.WaitGroup
 	for name, statement := range statements {
 		queries.Go(func() {
-			desc := prometheus.NewDesc(name, "What InfluxDB says.", nil, nil)
-			value, err := c.ask(statement)
+			desc := prometheus.NewDesc(name, "The value that InfluxDB returns.", nil, nil)
+			value, err := c.query(statement)
 			if err != nil {
 				ch <- prometheus.NewInvalidMetric(desc, err)
 				return
@@ -52,7 +53,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	queries.Wait()
 }
 
-func (c *collector) ask(statement string) (float64, error) {
+func (c *collector) query(statement string) (float64, error) {
 	resp, err := c.client.Get(c.url + "/query?" + url.Values{"db": {"vmstats"}, "epoch": {"ns"}, "q": {statement}}.Encode())
 	if err != nil {
 		return 0, err

@@ -1,0 +1,129 @@
+package collector
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"runtime/debug"
+
+	"memdump_exporter/influx"
+)
+
+// reason is a kind of failure that the collector finds itself. It can be matched with
+// errors.Is.
+type reason string
+
+func (r reason) Error() string { return string(r) }
+
+const (
+	// errMeasurementMissing: the database has no such measurement.
+	errMeasurementMissing reason = "measurement_missing"
+	// errFieldMissing: the measurement has no such field.
+	errFieldMissing reason = "field_missing"
+	// errTagMissing: the measurement has no such tag.
+	errTagMissing reason = "tag_missing"
+	// errTypeConflict: a field has values of several types, of which InfluxDB reads one.
+	errTypeConflict reason = "type_conflict"
+	// errOutOfRange: a number that can't be true, or that 64 bits can't hold.
+	errOutOfRange reason = "out_of_range"
+	// errLoading: the history is not loaded yet.
+	errLoading reason = "loading"
+	// errInternal: a defect in this program.
+	errInternal reason = "internal"
+)
+
+// reasons returns every value of the label reason.
+func reasons() []string {
+	var all []string
+	for _, own := range []reason{errMeasurementMissing, errFieldMissing, errTagMissing, errTypeConflict, errOutOfRange, errLoading, errInternal} {
+		all = append(all, string(own))
+	}
+	for _, kind := range influx.Kinds() {
+		all = append(all, string(kind))
+	}
+	return all
+}
+
+// Reason returns the value of the label reason for an error.
+func Reason(err error) string {
+	var own reason
+	var kind influx.Kind
+	switch {
+	case errors.As(err, &own):
+		return string(own)
+	case errors.As(err, &kind):
+		return string(kind)
+	case errors.Is(err, context.DeadlineExceeded):
+		return string(influx.ErrTimeout)
+	case errors.Is(err, context.Canceled):
+		return string(influx.ErrCanceled)
+	}
+	return string(errInternal)
+}
+
+// contain converts a panic into an error: in any goroutine, a panic ends the process.
+func contain(do func() error) (err error) {
+	defer func() {
+		recovered := recover()
+		switch {
+		case recovered == http.ErrAbortHandler: //nolint:errorlint // as net/http compares it
+			err = http.ErrAbortHandler
+		case recovered != nil:
+			err = &panicError{value: fmt.Sprint(recovered), stack: debug.Stack()}
+		}
+	}()
+	return do()
+}
+
+// panicError is a panic: a defect in this program.
+type panicError struct {
+	value string
+	stack []byte
+}
+
+const defectText = "a defect of the exporter: its log has the details"
+
+// Error leaves out the panic's own text, which may hold anything: the log has it.
+func (e *panicError) Error() string { return fmt.Sprintf("%v: %s", errInternal, defectText) }
+
+// Contain converts a panic in a handler into one failed request: it is counted, logged with
+// its stack, and answered with 500, or with a closed connection where a response had begun.
+func (e *Exporter) Contain(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		begun := &begunWriter{ResponseWriter: w}
+		err := contain(func() error {
+			next.ServeHTTP(begun, r)
+			return nil
+		})
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, http.ErrAbortHandler) {
+			e.logFailure(err, true, "msg", "request failed", "path", fmt.Sprintf("%.100s", r.URL.Path))
+		}
+		if begun.yes || errors.Is(err, http.ErrAbortHandler) {
+			panic(http.ErrAbortHandler)
+		}
+		http.Error(w, defectText, http.StatusInternalServerError)
+	})
+}
+
+// begunWriter records whether a response has begun.
+type begunWriter struct {
+	http.ResponseWriter
+	yes bool
+}
+
+func (w *begunWriter) WriteHeader(status int) {
+	w.yes = true
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *begunWriter) Write(p []byte) (int, error) {
+	w.yes = true
+	return w.ResponseWriter.Write(p)
+}
+
+// Unwrap is for http.ResponseController.
+func (w *begunWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

@@ -1,0 +1,273 @@
+package collector
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"memdump_exporter/collector/rangecache"
+	"memdump_exporter/collector/records"
+	"memdump_exporter/influx"
+)
+
+// Inspection is what a scrape at one time would give, for people. It counts for none of the
+// metrics about queries.
+type Inspection struct {
+	At      time.Time
+	Server  influx.Server // Major is 0 where it is unknown
+	API     influx.API
+	Queries []QueryResult // in the order of the table
+	// VMs are the monitored VMs, the never dumped first; unknown without VMsKnown.
+	VMs       []VM
+	VMsKnown  bool
+	Histories []HistoryState
+	// Days are the last thirty, oldest first; empty with DaysErr. Inspect leaves them out, and
+	// the newest records.
+	Days      []Day
+	DaysErr   error
+	Newest    []records.Record
+	NewestErr error
+}
+
+// QueryResult is the outcome of one query.
+type QueryResult struct {
+	Query     string
+	Statement string // over all of the time that counts
+	Metrics   []MetricValue
+	Err       error
+	Reason    string // value of the label reason; empty without an error
+	Took      time.Duration
+	Ranges    int // the query is split into
+}
+
+// MetricValue is the value of one metric; not Known where there is none.
+type MetricValue struct {
+	Name, Help string
+	Value      float64
+	Known      bool
+
+	runs int // the dumped runs that a backfill counted
+}
+
+// Day is what was dumped in one day of UTC.
+type Day struct {
+	Start                  time.Time
+	Dumps, CompressedBytes int64
+}
+
+const (
+	overviewDays    = 30
+	overviewRecords = 20
+)
+
+// Inspect runs all queries. The context must have a deadline.
+func (e *Exporter) Inspect(ctx context.Context) Inspection {
+	return e.inspect(ctx, false)
+}
+
+// Overview is Inspect with the dumps of each of the last days, and the newest records.
+func (e *Exporter) Overview(ctx context.Context) Inspection {
+	return e.inspect(ctx, true)
+}
+
+func (e *Exporter) inspect(ctx context.Context, withRecords bool) Inspection {
+	deadline, _ := ctx.Deadline()
+	b := e.newBatch(ctx, deadline)
+	o := Inspection{At: b.now}
+	var others sync.WaitGroup
+	if withRecords {
+		others.Go(func() { o.DaysErr = contain(func() (err error) { o.Days, err = b.days(); return err }) })
+		others.Go(func() {
+			o.NewestErr = contain(func() (err error) { o.Newest, err = e.records().Newest(b.ctx, overviewRecords); return err })
+		})
+	}
+	b.execute(func(result) {}, others.Wait)
+	for _, r := range b.results {
+		q := QueryResult{Query: r.query.name, Err: r.err, Took: r.took, Ranges: r.ranges, Statement: b.text(r.query)}
+		for i, m := range r.query.metrics {
+			value := MetricValue{Name: m.name, Help: m.help}
+			if r.err == nil {
+				value.Value, value.Known = r.values[i], r.known[i]
+			}
+			q.Metrics = append(q.Metrics, value)
+		}
+		if r.err != nil {
+			q.Reason = Reason(r.err)
+		}
+		o.Queries = append(o.Queries, q)
+	}
+	o.Server, o.API, o.Histories = b.server, e.config.Database.API(), b.histories
+	o.VMs, o.VMsKnown = b.coverage()
+	return o
+}
+
+// text returns the statement of a query over all of the time that counts.
+func (b *batch) text(q *query) string {
+	c := b.exporter.config
+	switch {
+	case c.Database.API() != influx.APIV3Query:
+		return c.statement(q.source, q.columns, q.tail, c.span(q.source, b.now))
+	case q.gateway.value == nil:
+		return "no query"
+	}
+	return c.gatewayStatement(q, b.now)
+}
+
+// daysQuery is the query for the days that are not settled.
+var daysQuery = query{
+	name:    "days",
+	source:  dumps,
+	columns: `COUNT("sha256"::field) AS "dumps", SUM("gzip_size_bytes"::field) AS "compressed"`,
+	tail:    `GROUP BY time(1d) fill(none)`,
+	fields:  []field{sha256},
+	add: func(a *aggregate, row influx.Row) error {
+		ns, err := row.Time()
+		if err != nil {
+			return err
+		}
+		n, err := count(row, "dumps")
+		if err != nil {
+			return err
+		}
+		compressed, err := sumOf(row, "compressed")
+		if err != nil {
+			return err
+		}
+		bytes, ok := compressed.bytes()
+		a.addDay(startOfDay(ns), dayTotals{n, bytes, !ok})
+		return nil
+	},
+}
+
+var errNoDays = errors.New("there is no query for dumps per day for a v3-query gateway")
+
+// days returns the dumps of each of the last days.
+func (b *batch) days() ([]Day, error) {
+	if b.exporter.config.Database.API() == influx.APIV3Query {
+		return nil, errNoDays
+	}
+	first := b.now.UTC().Truncate(day).Add(-(overviewDays - 1) * day)
+	v, open, err := b.fetchWithin(&daysQuery, rangecache.Range{From: first.UnixNano(), To: first.Add(overviewDays * day).UnixNano()})
+	if err != nil {
+		return nil, err
+	}
+	all := v.settled.with(open).days
+	if len(all) == 0 {
+		if _, err := b.exporter.checkEmpty(b.schemas, &daysQuery, b.now); err != nil {
+			return nil, err
+		}
+	}
+	days := make([]Day, overviewDays)
+	for i := range days {
+		start := first.Add(time.Duration(i) * day)
+		totals := all[start.UnixNano()]
+		if totals.spoiled || totals.compressed < 0 {
+			return nil, fmt.Errorf("%w: the compressed bytes of %s", errOutOfRange, start.Format(time.DateOnly))
+		}
+		days[i] = Day{start, totals.dumps, totals.compressed}
+	}
+	return days, nil
+}
+
+// Measurements is what the database has of the measurements of a source, beside what the table
+// needs of it.
+type Measurements struct {
+	Source string   // "dumps" or "telemetry", as the flags are named
+	Names  []string // as configured
+	// Existing are those that exist.
+	Existing []string
+	Fields   map[string][]string // types by name
+	Tags     []string
+	// MissingFields and MissingTags are what a query fails without, Unwritten the fields that
+	// not all writers record and nobody has written, and Conflicts the errors about fields of
+	// several types.
+	MissingFields, MissingTags, Unwritten []string
+	Conflicts                             []error
+	// Candidates are measurements with the tag, where none of the configured ones exists.
+	Candidates []string
+	Err        error
+}
+
+// Examine requests the fields and tags of the measurements, of any age.
+func (e *Exporter) Examine(ctx context.Context) []Measurements {
+	var all []Measurements
+	for source := range numSources {
+		m := Measurements{Source: source.String()}
+		_, m.Names = e.config.measurements(source)
+		m.Err = e.examine(ctx, source, &m)
+		all = append(all, m)
+	}
+	return all
+}
+
+func (e *Exporter) examine(ctx context.Context, source source, m *Measurements) error {
+	found, err := e.fetchSchema(ctx, source)
+	if err != nil {
+		return err
+	}
+	m.Fields, m.Existing = found.fields, found.existing
+	if len(m.Existing) == 0 {
+		if source == telemetry {
+			m.Candidates, err = e.candidates(ctx, e.query(monitoredVMs).tag)
+		}
+		return err
+	}
+	if m.Tags, err = e.fetchTags(ctx, source); err != nil {
+		return err
+	}
+	add := func(all *[]string, name string) {
+		if !slices.Contains(*all, name) {
+			*all = append(*all, name)
+		}
+	}
+	for i := range e.queries {
+		q := &e.queries[i]
+		if q.source != source {
+			continue
+		}
+		for _, f := range q.fields {
+			switch {
+			case len(m.Fields[f.name]) > 0:
+			case q.optional && f != sha256:
+				add(&m.Unwritten, f.name)
+			default:
+				add(&m.MissingFields, f.name)
+			}
+		}
+		if conflict := found.conflict(q); conflict != nil && !slices.ContainsFunc(m.Conflicts, func(err error) bool { return err.Error() == conflict.Error() }) {
+			m.Conflicts = append(m.Conflicts, conflict)
+		}
+		if q.tag != "" && !slices.Contains(m.Tags, q.tag) {
+			add(&m.MissingTags, q.tag)
+		}
+	}
+	return nil
+}
+
+// maxCandidates limits how many measurements are looked at.
+const maxCandidates = 50
+
+// candidates returns the measurements that have a tag.
+func (e *Exporter) candidates(ctx context.Context, tag string) ([]string, error) {
+	var names, found []string
+	for row, err := range e.config.Database.Rows(ctx, influx.Request{Statement: "SHOW MEASUREMENTS"}) {
+		if err != nil {
+			return nil, fmt.Errorf("fetch the measurements: %w", err)
+		}
+		names = append(names, text(row, "name"))
+	}
+	for _, name := range names[:min(len(names), maxCandidates)] {
+		for row, err := range e.config.Database.Rows(ctx, influx.Request{Statement: influx.ShowTagKeys("", name)}) {
+			if err != nil {
+				return nil, fmt.Errorf("fetch the tags of %q: %w", name, err)
+			}
+			if text(row, "tagKey") == tag {
+				found = append(found, name)
+			}
+		}
+	}
+	return found, nil
+}

@@ -1,0 +1,254 @@
+package collector
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"memdump_exporter/collector/rangecache"
+	"memdump_exporter/influx"
+)
+
+// result is the outcome of one query in a batch: values, or an error.
+type result struct {
+	query *query
+	// aggregate is what the metrics were read from; nil where the query failed or a gateway
+	// responded.
+	aggregate *aggregate
+	values    []float64 // by metric of the query
+	known     []bool    // whether the metric has a value
+	err       error
+	took      time.Duration
+	ranges    int       // the query was split into; 0 while that is unknown
+	oldest    time.Time // when the oldest part of the value was fetched; zero where all is new
+}
+
+// run runs one query.
+func (b *batch) run(q *query) (r result) {
+	begin := b.exporter.config.Now()
+	err := contain(func() error {
+		r = b.queryInfluxDB(q)
+		return r.err
+	})
+	if err != nil {
+		r = result{err: err, ranges: r.ranges} // and nothing that could be taken for a value
+	}
+	r.query, r.took = q, b.exporter.config.Now().Sub(begin)
+	return r
+}
+
+func (b *batch) queryInfluxDB(q *query) (r result) {
+	db := b.exporter.config.Database
+	if db.API() != influx.APIV3Query {
+		r = b.queryRanges(q)
+		// The response may have proven that the server is an InfluxDB.
+		if !errors.Is(r.err, influx.ErrNotFound) || db.API() == influx.APIInfluxQL {
+			return r
+		}
+	}
+	return b.queryGateway(q)
+}
+
+// queryRanges requests what is not settled yet, and merges it with the history.
+func (b *batch) queryRanges(q *query) (r result) {
+	v, open, err := b.fetchWithin(q, rangecache.All)
+	r.ranges = v.ranges
+	if err != nil {
+		if errors.Is(err, influx.ErrRefused) { // as InfluxDB does with a sum of texts
+			if conflict := b.exporter.checkTypes(b.schemas, q, b.now); errors.Is(conflict, errTypeConflict) {
+				err = conflict
+			}
+		}
+		r.err = err
+		return r
+	}
+	merged := v.settled.with(open)
+	if q.source == telemetry {
+		merged.vms = maps.Clone(merged.vms)
+		maps.DeleteFunc(merged.vms, func(_ identity, ns int64) bool { return !v.span.Contains(ns) })
+	}
+	if r.err = b.exporter.checkTypes(b.schemas, q, b.now); r.err != nil {
+		return r
+	}
+	r.aggregate, r.oldest = merged, v.oldest
+	if q.empty(merged) {
+		written, err := b.exporter.checkEmpty(b.schemas, q, b.now)
+		if err != nil || !written {
+			r.err, r.values, r.known = err, make([]float64, len(q.metrics)), make([]bool, len(q.metrics))
+			return r
+		}
+	}
+	for _, m := range q.metrics {
+		value, known, err := m.value(merged)
+		if err != nil {
+			r.err = err
+			return r
+		}
+		r.values, r.known = append(r.values, value), append(r.known, known)
+	}
+	return r
+}
+
+// fetchWithin returns the history, and requests what of a time range is not settled yet. Where
+// the full query is rejected, the history replaces it.
+func (b *batch) fetchWithin(q *query, r rangecache.Range) (v view, open *aggregate, err error) {
+	fetch := func() {
+		if err == nil {
+			v.span = v.span.Within(r)
+			v.open = slices.DeleteFunc(slices.Clone(v.open), func(open rangecache.Range) bool { return open.Within(v.span).Empty() })
+			open, err = b.fetchOpen(q, v)
+		}
+	}
+	v, err = b.view(q.source)
+	fetch()
+	if v.full && err != nil && (q.source.splittable(err) || errors.Is(err, errSlow)) {
+		h := b.exporter.histories[q.source]
+		h.leaveFull(err)
+		v, err = h.view(b.ctx, b.now)
+		fetch()
+	}
+	return v, open, err
+}
+
+// errSlow says that a full query took too much of the time of a scrape.
+var errSlow = fmt.Errorf("%w: the full query was given up half-way to the scrape timeout", influx.ErrTimeout)
+
+// fetchOpen requests the ranges that are not settled. Those that InfluxDB rejects are split.
+func (b *batch) fetchOpen(q *query, v view) (*aggregate, error) {
+	ctx, cancel := b.ctx, context.CancelFunc(func() {})
+	if deadline, ok := b.ctx.Deadline(); ok && v.full {
+		ctx, cancel = context.WithTimeout(b.ctx, time.Until(deadline)/2)
+	}
+	defer cancel()
+	sum := newAggregate()
+	for ahead := v.open; len(ahead) > 0; {
+		wave := ahead[:min(len(ahead), parallelRequests)]
+		ahead = ahead[len(wave):]
+		parts, errs := make([]*aggregate, len(wave)), make([]error, len(wave))
+		begin := time.Now()
+		var requests sync.WaitGroup
+		for i, r := range wave {
+			requests.Go(func() {
+				errs[i] = contain(func() (err error) {
+					statement := b.exporter.config.statement(q.source, q.columns, q.tail, r.Within(v.span))
+					parts[i], err = b.exporter.fetch(ctx, statement, q.maxBytes, q.add)
+					return err
+				})
+			})
+		}
+		requests.Wait()
+		for i, err := range slices.Backward(errs) { // so that the oldest piece is next
+			switch {
+			case err == nil:
+				sum.Merge(parts[i])
+			case v.full && ctx.Err() != nil && b.ctx.Err() == nil:
+				return nil, errSlow
+			case v.full || !q.source.splittable(err):
+				return nil, err
+			default:
+				pieces, narrow := b.exporter.histories[q.source].split(wave[i])
+				if narrow != nil {
+					return nil, err
+				}
+				ahead = append(pieces, ahead...)
+			}
+		}
+		if took := time.Since(begin); v.full && took > slowFullQuery {
+			b.exporter.histories[q.source].leaveFull(fmt.Errorf("the query %s took %s", q.name, took))
+		}
+	}
+	return sum, nil
+}
+
+// fetch makes one request and returns what its rows add up to.
+func (e *Exporter) fetch(ctx context.Context, statement string, maxBytes int64, add func(*aggregate, influx.Row) error) (*aggregate, error) {
+	a := newAggregate()
+	for row, err := range e.config.Database.Rows(ctx, influx.Request{Statement: statement, MaxBytes: maxBytes}) {
+		if err == nil {
+			a.rows++
+			err = add(a, row)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return a, nil
+}
+
+// gatewayQuery is a query for a v3-query gateway: SQL in, the JSON of InfluxDB 1.x out. The
+// statements are those of the Python service, as such a gateway may accept no others. It
+// responds with the value itself, so that nothing is merged, and it has no schema to check an
+// empty response against.
+type gatewayQuery struct {
+	columns, tail string
+	// value reads the one row of the response; false when there is no value.
+	value func(influx.Row) (float64, bool, error)
+}
+
+// queryGateway requests the value of the query's first metric. Where the Python service had
+// no such query, the metrics are absent, which is no failure; metrics per VM are only
+// requested where a flag is set, so that their absence is one.
+func (b *batch) queryGateway(q *query) (r result) {
+	r.ranges = 1
+	r.values, r.known = make([]float64, len(q.metrics)), make([]bool, len(q.metrics))
+	switch {
+	case q.gateway.value == nil && len(q.metrics) > 0:
+		return r
+	case q.gateway.value == nil:
+		r.err = fmt.Errorf("%w: there is no %s query for a v3-query gateway", influx.ErrRefused, q.name)
+		return r
+	}
+	rows := 0
+	request := influx.Request{Statement: b.exporter.config.gatewayStatement(q, b.now), API: influx.APIV3Query}
+	for row, err := range b.exporter.config.Database.Rows(b.ctx, request) {
+		if rows++; err == nil && rows > 1 {
+			err = fmt.Errorf("%w: more than one row", influx.ErrMalformed)
+		}
+		if err == nil {
+			r.values[0], r.known[0], err = q.gateway.value(row)
+		}
+		if err != nil {
+			r.err = err
+			return r
+		}
+	}
+	r.oldest = b.now
+	return r
+}
+
+func (c Config) gatewayStatement(q *query, now time.Time) string {
+	policy, names := c.measurements(q.source)
+	s := influx.Statement{Columns: q.gateway.columns, Policy: policy, From: names[:1], Time: influx.TimeRange(c.span(q.source, now)), Tail: q.gateway.tail}
+	return s.Text(influx.SQL)
+}
+
+// gatewayNumber reads the one column beside the time; null is no value.
+func gatewayNumber(row influx.Row) (float64, bool, error) {
+	column, err := row.Only()
+	if err != nil {
+		return 0, false, err
+	}
+	if value, _ := row.Value(column); value == nil {
+		return 0, false, nil
+	}
+	value, err := row.Float64(column)
+	return value, err == nil, err
+}
+
+// gatewayCount is gatewayNumber for what can't be negative.
+func gatewayCount(row influx.Row) (float64, bool, error) {
+	value, known, err := gatewayNumber(row)
+	if value < 0 {
+		return 0, false, fmt.Errorf("%w: the gateway responded with %v", errOutOfRange, value)
+	}
+	return value, known, err
+}
+
+func gatewayTime(row influx.Row) (float64, bool, error) {
+	ns, err := row.Time()
+	return seconds(ns), err == nil, err
+}

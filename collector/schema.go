@@ -1,0 +1,192 @@
+package collector
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"memdump_exporter/influx"
+)
+
+// schema is what the measurements of a source hold, of any age.
+type schema struct {
+	// fields are the types of each field, by its name: several where InfluxDB 1.x or 2.x has
+	// points of several types in different shards.
+	fields map[string][]string
+	// existing are the measurements that exist.
+	existing []string
+	fetched  time.Time
+}
+
+// schemaLife is how long a schema is believed where responses are not empty: a field that
+// gets a second type is seen after it.
+const schemaLife = 5 * time.Minute
+
+// fetchSchema requests the fields of a source's measurements.
+// https://docs.influxdata.com/influxdb/v1/query_language/explore-schema/#show-field-keys
+func (e *Exporter) fetchSchema(ctx context.Context, s source) (*schema, error) {
+	policy, names := e.config.measurements(s)
+	found := &schema{fields: make(map[string][]string), fetched: e.config.Now()}
+	for _, name := range names {
+		request := influx.Request{Statement: influx.ShowFieldKeys(policy, name), MaxBytes: maxSetBytes}
+		for row, err := range e.config.Database.Rows(ctx, request) {
+			if err != nil {
+				return nil, fmt.Errorf("fetch the fields of %q: %w", name, err)
+			}
+			key, kind := text(row, "fieldKey"), text(row, "fieldType")
+			if key == "" || kind == "" {
+				return nil, fmt.Errorf("fetch the fields of %q: %w: a row without fieldKey and fieldType", name, influx.ErrMalformed)
+			}
+			if !slices.Contains(found.existing, name) {
+				found.existing = append(found.existing, name)
+			}
+			if !slices.Contains(found.fields[key], kind) {
+				found.fields[key] = append(found.fields[key], kind)
+			}
+		}
+	}
+	return found, nil
+}
+
+// fetchTags requests the tags of a source's measurements.
+func (e *Exporter) fetchTags(ctx context.Context, s source) ([]string, error) {
+	policy, names := e.config.measurements(s)
+	var tags []string
+	for _, name := range names {
+		for row, err := range e.config.Database.Rows(ctx, influx.Request{Statement: influx.ShowTagKeys(policy, name), MaxBytes: maxSetBytes}) {
+			if err != nil {
+				return nil, fmt.Errorf("fetch the tags of %q: %w", name, err)
+			}
+			if tag := text(row, "tagKey"); !slices.Contains(tags, tag) {
+				tags = append(tags, tag)
+			}
+		}
+	}
+	return tags, nil
+}
+
+func quoted(names []string) string {
+	all := make([]string, len(names))
+	for i, name := range names {
+		all[i] = fmt.Sprintf("%q", name)
+	}
+	return strings.Join(all, ", ")
+}
+
+// conflict returns an error when a field of the query has values of a kind that the query
+// can't read, or of several kinds, of which InfluxDB reads one and drops the others.
+func (s *schema) conflict(q *query) error {
+	for _, f := range q.fields {
+		kinds := make(map[fieldKind]bool)
+		for _, kind := range s.fields[f.name] {
+			kinds[kindOf(kind)] = true
+		}
+		if len(kinds) > 1 || len(kinds) == 1 && f.kind == numeric && !kinds[numeric] {
+			return fmt.Errorf("%w: the field %q has the types %s", errTypeConflict, f.name, strings.Join(s.fields[f.name], ", "))
+		}
+	}
+	return nil
+}
+
+// kindOf returns the kind of an InfluxDB type. Integers and floats add up.
+func kindOf(fieldType string) fieldKind {
+	switch fieldType {
+	case "integer", "float", "unsigned":
+		return numeric
+	case "string":
+		return textual
+	}
+	return fieldKind(fieldType)
+}
+
+// schemas are the schemas that the queries of one batch share: each is fetched at most once.
+type schemas struct {
+	fields [numSources]func() (*schema, error)
+	tags   [numSources]func() ([]string, error)
+}
+
+func (e *Exporter) newSchemas(ctx context.Context) *schemas {
+	s := &schemas{}
+	for source := range numSources {
+		// Contained here: to those who come later, a Once that panicked is done.
+		s.fields[source] = sync.OnceValues(func() (found *schema, err error) {
+			err = contain(func() error { found, err = e.fetchSchema(ctx, source); return err })
+			if err == nil {
+				e.schemas[source].Store(found)
+			}
+			return found, err
+		})
+		s.tags[source] = sync.OnceValues(func() (tags []string, err error) {
+			err = contain(func() error { tags, err = e.fetchTags(ctx, source); return err })
+			return tags, err
+		})
+	}
+	return s
+}
+
+// recentSchema returns the stored schema of a source, or nil where it is too old.
+func (e *Exporter) recentSchema(s source, now time.Time) *schema {
+	stored := e.schemas[s].Load()
+	if stored == nil || now.Sub(stored.fetched) >= schemaLife || stored.fetched.After(now) {
+		return nil
+	}
+	return stored
+}
+
+// unwritten reports whether there are dumps, and nobody has written a field of an optional
+// query.
+func (s *schema) unwritten(q *query) bool {
+	missing := slices.ContainsFunc(q.fields, func(f field) bool { return len(s.fields[f.name]) == 0 })
+	return q.optional && missing && len(s.fields[sha256.name]) > 0
+}
+
+// checkTypes returns an error when a field that the query reads has several types.
+func (e *Exporter) checkTypes(s *schemas, q *query, now time.Time) (err error) {
+	if len(q.fields) == 0 {
+		return nil
+	}
+	found := e.recentSchema(q.source, now)
+	if found == nil {
+		if found, err = s.fields[q.source](); err != nil {
+			return err
+		}
+	}
+	return found.conflict(q)
+}
+
+// checkEmpty finds out what an empty response means: InfluxDB returns the same bytes for no
+// rows, no such measurement, no such field and no such tag. It returns an error unless there
+// are no rows; written is false when nobody has written the fields of an optional query.
+func (e *Exporter) checkEmpty(s *schemas, q *query, now time.Time) (written bool, err error) {
+	if known := e.recentSchema(q.source, now); known != nil && known.unwritten(q) {
+		return false, nil
+	}
+	found, err := s.fields[q.source]()
+	if err != nil {
+		return false, err
+	}
+	if len(found.fields) == 0 {
+		_, names := e.config.measurements(q.source)
+		return false, fmt.Errorf("%w: the database has no measurement %s", errMeasurementMissing, quoted(names))
+	}
+	for _, f := range q.fields {
+		if len(found.fields[f.name]) > 0 {
+			continue
+		}
+		if found.unwritten(q) {
+			return false, nil
+		}
+		return false, fmt.Errorf("%w: the measurement %s has no field %q", errFieldMissing, quoted(found.existing), f.name)
+	}
+	if q.tag == "" {
+		return true, nil
+	}
+	tags, err := s.tags[q.source]()
+	if err == nil && !slices.Contains(tags, q.tag) {
+		err = fmt.Errorf("%w: the measurement %s has no tag %q", errTagMissing, quoted(found.existing), q.tag)
+	}
+	return err == nil, err
+}

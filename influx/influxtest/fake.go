@@ -1,0 +1,557 @@
+package influxtest
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"net/http"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Fake is an InfluxDB 1.7.11 in memory: an http.RoundTripper that responds to the statements of the exporter as the real one
+// does, up to the order of series, and with 599 to others. It waits only where it is told to, so that time can be virtual.
+// The zero value has no points. It is safe for concurrent use.
+type Fake struct {
+	mu         sync.Mutex
+	history    History
+	tables     map[string]*table
+	files      int // that a query may read; 0 for any number
+	rejection  Exchange
+	perPoint   time.Duration
+	intercept  func(*http.Request) (*http.Response, error)
+	statements []string
+	unknown    []string
+}
+
+// table is a measurement.
+type table struct {
+	fields map[string]string // types by name, of deleted points, too
+	tags   map[string]bool
+	points []stored // by time; nil after a change
+}
+
+// Add stores points. It panics where a field gets a second type, which the real server rejects within a shard.
+func (f *Fake) Add(points ...Point) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.tables == nil {
+		f.tables = make(map[string]*table)
+	}
+	f.history.Add(points...)
+	for _, p := range points {
+		t := f.tables[p.Measurement]
+		if t == nil {
+			t = &table{fields: make(map[string]string), tags: make(map[string]bool)}
+			f.tables[p.Measurement] = t
+		}
+		t.points = nil
+		for name, value := range p.Tags {
+			if value != "" {
+				t.tags[name] = true
+			}
+		}
+		for _, field := range fieldsOf(p) {
+			kind := kindOf(field.value)
+			if before := cmp.Or(t.fields[field.key], kind); before != kind {
+				panic(fmt.Sprintf("influxtest: the field %s is a %s and can't be a %s", field.key, before, kind))
+			}
+			t.fields[field.key] = kind
+		}
+	}
+}
+
+// Delete removes the points of a measurement with fromNs <= time < toNs.
+func (f *Fake) Delete(measurement string, fromNs, toNs int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.history.Delete(measurement, fromNs, toNs)
+	if t := f.tables[measurement]; t != nil {
+		t.points = nil
+	}
+}
+
+// Read calls do with the points, which it must not change.
+func (f *Fake) Read(do func(*History)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	do(&f.history)
+}
+
+// LimitFiles makes the Fake reject a query that reads more blocks of ten minutes, as FileLimit does.
+func (f *Fake) LimitFiles(limit int) {
+	recording, err := Load("influxdb-3.6.0", "file-limit")
+	if err != nil {
+		panic(err)
+	}
+	at := slices.IndexFunc(recording.Exchanges, func(e Exchange) bool { return e.Label == "dumps" })
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.files, f.rejection = limit, recording.Exchanges[at]
+}
+
+// SetCost makes a query take a time for each point in its time range.
+func (f *Fake) SetCost(perPoint time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.perPoint = perPoint
+}
+
+// Intercept sets what each request of a statement passes first. It may wait, and may respond itself; without a response
+// and an error, the Fake responds.
+func (f *Fake) Intercept(intercept func(*http.Request) (*http.Response, error)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.intercept = intercept
+}
+
+// Statements returns the statements since the last call, in the order of their requests.
+func (f *Fake) Statements() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	all := f.statements
+	f.statements = nil
+	return all
+}
+
+// Unknown returns the requests that the Fake does not support.
+func (f *Fake) Unknown() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.unknown)
+}
+
+// RoundTrip responds to one request.
+func (f *Fake) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Path == "/ping" {
+		return FakeResponse(r, http.StatusNoContent, ""), nil
+	}
+	statement := r.URL.Query().Get("q")
+	f.mu.Lock()
+	f.statements = append(f.statements, statement)
+	intercept := f.intercept
+	f.mu.Unlock()
+	if intercept != nil {
+		if response, err := intercept(r); response != nil || err != nil {
+			return response, err
+		}
+	}
+	f.mu.Lock()
+	status, body, cost := f.execute(r.URL.Path, statement)
+	f.mu.Unlock()
+	if cost > 0 {
+		done := time.NewTimer(cost)
+		defer done.Stop()
+		select {
+		case <-done.C:
+		case <-r.Context().Done():
+		}
+	}
+	if err := r.Context().Err(); err != nil {
+		return nil, err
+	}
+	return FakeResponse(r, status, body), nil
+}
+
+// FakeResponse returns a response of the Fake's server.
+func FakeResponse(r *http.Request, status int, body string) *http.Response {
+	header := http.Header{"Content-Type": {"application/json"}, "X-Influxdb-Version": {"1.7.11"}, "X-Influxdb-Build": {"OSS"}}
+	return &http.Response{StatusCode: status, Header: header, Body: io.NopCloser(strings.NewReader(body)), Request: r}
+}
+
+// execute responds to a statement, and returns how long that takes.
+func (f *Fake) execute(path, text string) (status int, body string, cost time.Duration) {
+	if s, ok := parseShow(text); ok && path == "/query" {
+		return http.StatusOK, result(f.show(s)), 0
+	}
+	s, ok := parseSelect(text)
+	if !ok || path != "/query" {
+		f.unknown = append(f.unknown, path+" "+text)
+		return 599, "not supported by the fake", 0
+	}
+	read, blocks := 0, make(map[int64]bool)
+	for _, name := range s.from {
+		for _, p := range f.points(name, s.lower, s.upper) {
+			read++
+			blocks[blockOf(p.ns)] = true
+		}
+	}
+	if f.files > 0 && len(blocks) > f.files {
+		return f.rejection.Response.Status, f.rejection.Response.Body, 0
+	}
+	return http.StatusOK, result(f.selectSeries(s)), time.Duration(read) * f.perPoint
+}
+
+// points returns those of a measurement with from <= time < to, by time.
+func (f *Fake) points(measurement string, from, to int64) []stored {
+	t := f.tables[measurement]
+	if t == nil {
+		return nil
+	}
+	if t.points == nil {
+		for _, p := range f.history.points {
+			if p.series.measurement == measurement {
+				t.points = append(t.points, p)
+			}
+		}
+		slices.SortStableFunc(t.points, func(a, b stored) int {
+			return cmp.Or(cmp.Compare(a.ns, b.ns), cmp.Compare(a.series.key, b.series.key))
+		})
+	}
+	at := func(ns int64) int {
+		i, _ := slices.BinarySearchFunc(t.points, ns, func(p stored, ns int64) int { return cmp.Compare(p.ns, ns) })
+		return i
+	}
+	return t.points[at(from):max(at(from), at(to))]
+}
+
+// fakeSeries is one series of a response.
+type fakeSeries struct {
+	Name    string            `json:"name"`
+	Tags    map[string]string `json:"tags,omitempty"`
+	Columns []string          `json:"columns"`
+	Values  [][]any           `json:"values"`
+}
+
+// result returns the body of a response.
+func result(series []fakeSeries) string {
+	type statementResult struct {
+		ID     int          `json:"statement_id"`
+		Series []fakeSeries `json:"series,omitempty"`
+	}
+	var body bytes.Buffer
+	err := json.NewEncoder(&body).Encode(map[string]any{"results": []statementResult{{Series: series}}})
+	if err != nil {
+		panic(err)
+	}
+	return body.String()
+}
+
+const (
+	identPattern = `"((?:[^"\\]|\\.)*)"`
+	fromPattern  = ` FROM ((?:` + identPattern + `[.,]?)+)`
+)
+
+var (
+	identRegexp  = regexp.MustCompile(identPattern)
+	showRegexp   = regexp.MustCompile(`^SHOW (FIELD|TAG) KEYS` + fromPattern + `$`)
+	selectRegexp = regexp.MustCompile(`^SELECT (.*?)` + fromPattern + `(?: WHERE (time [^"']*?))?` +
+		`(?: GROUP BY (?:(\*)|(time\(1d\) fill\(none\))|((?:` + identPattern + `,?)+)))?( ORDER BY time DESC)?(?: LIMIT (\d+)(?: OFFSET (\d+))?)?$`)
+	columnRegexp = regexp.MustCompile(`^(?:([A-Z]+)\()?(?:` + identPattern + `::(field|tag)|(\*)::field)\)?` +
+		`(?: AS ` + identPattern + `)?(?:, ?|$)`)
+	timeRegexp = regexp.MustCompile(`^time (>=|<) (-?\d+)(?: AND |$)`)
+)
+
+var unescaper = strings.NewReplacer(`\\`, `\`, `\"`, `"`, `\n`, "\n")
+
+// idents returns the names in a list such as "a","b" or "policy"."a". It has no retention policies, and drops them.
+func idents(text string) (names []string) {
+	for _, at := range identRegexp.FindAllStringSubmatchIndex(text, -1) {
+		if !strings.HasPrefix(text[at[1]:], ".") {
+			names = append(names, unescaper.Replace(text[at[2]:at[3]]))
+		}
+	}
+	return names
+}
+
+// showStatement lists the fields or tags of measurements.
+type showStatement struct {
+	kind string
+	from []string
+}
+
+func parseShow(text string) (s showStatement, ok bool) {
+	m := showRegexp.FindStringSubmatch(text)
+	if m == nil {
+		return s, false
+	}
+	return showStatement{m[1], idents(m[2])}, true
+}
+
+func (f *Fake) show(s showStatement) (all []fakeSeries) {
+	for _, name := range slices.Sorted(slices.Values(s.from)) {
+		t := f.tables[name]
+		series := fakeSeries{Name: name, Columns: []string{"tagKey"}}
+		if s.kind == "FIELD" {
+			series.Columns = []string{"fieldKey", "fieldType"}
+		}
+		switch {
+		case t == nil:
+		case s.kind == "FIELD":
+			for _, field := range slices.Sorted(maps.Keys(t.fields)) {
+				series.Values = append(series.Values, []any{field, t.fields[field]})
+			}
+		default:
+			for _, tag := range slices.Sorted(maps.Keys(t.tags)) {
+				series.Values = append(series.Values, []any{tag})
+			}
+		}
+		if series.Values != nil {
+			all = append(all, series)
+		}
+	}
+	return all
+}
+
+// selectStatement is a SELECT.
+type selectStatement struct {
+	columns      []fakeColumn
+	every        bool // *::field
+	from         []string
+	lower, upper int64
+	tags         []string // to group by
+	allTags      bool
+	daily        bool
+	descending   bool
+	limit        int
+	offset       int
+}
+
+// fakeColumn is a field or a tag, or a function of a field.
+type fakeColumn struct {
+	function, name, alias string
+	tag                   bool
+	kind                  string // type of the field's values
+}
+
+func parseSelect(text string) (s selectStatement, ok bool) {
+	m := selectRegexp.FindStringSubmatch(text)
+	if m == nil {
+		return s, false
+	}
+	s = selectStatement{from: idents(m[2]), lower: math.MinInt64, upper: math.MaxInt64, limit: math.MaxInt}
+	for rest := m[1]; rest != ""; {
+		c := columnRegexp.FindStringSubmatch(rest)
+		if c == nil {
+			return s, false
+		}
+		rest = rest[len(c[0]):]
+		if s.every = c[4] != ""; s.every {
+			continue
+		}
+		name := unescaper.Replace(c[2])
+		alias := cmp.Or(unescaper.Replace(c[5]), strings.ToLower(c[1]), name)
+		column := fakeColumn{function: c[1], name: name, alias: alias, tag: c[3] == "tag"}
+		if !slices.Contains([]string{"", "COUNT", "SUM", "MEAN", "LAST"}, column.function) {
+			return s, false
+		}
+		s.columns = append(s.columns, column)
+	}
+	for rest := m[4]; rest != ""; {
+		c := timeRegexp.FindStringSubmatch(rest)
+		if c == nil {
+			return s, false
+		}
+		rest = rest[len(c[0]):]
+		ns, err := strconv.ParseInt(c[2], 10, 64)
+		if err != nil {
+			return s, false
+		}
+		if c[1] == "<" {
+			s.upper = ns
+		} else {
+			s.lower = ns
+		}
+	}
+	s.allTags, s.daily, s.tags, s.descending = m[5] != "", m[6] != "", idents(m[7]), m[9] != ""
+	if m[10] != "" {
+		s.limit, _ = strconv.Atoi(m[10])
+		s.offset, _ = strconv.Atoi(cmp.Or(m[11], "0"))
+	}
+	return s, true
+}
+
+// selectSeries executes a SELECT.
+func (f *Fake) selectSeries(s selectStatement) (all []fakeSeries) {
+	kinds, tags := make(map[string]string), make(map[string]bool)
+	for _, name := range s.from {
+		if t := f.tables[name]; t != nil {
+			for field, kind := range t.fields {
+				if slices.Index(fakeKinds, kind) > slices.Index(fakeKinds, kinds[field]) {
+					kinds[field] = kind
+				}
+			}
+			maps.Copy(tags, t.tags)
+		}
+	}
+	if s.every {
+		for _, name := range slices.Sorted(maps.Keys(kinds)) {
+			s.columns = append(s.columns, fakeColumn{name: name, alias: name})
+		}
+	}
+	for i := range s.columns {
+		s.columns[i].kind = kinds[s.columns[i].name]
+	}
+	if s.allTags {
+		s.tags = slices.Sorted(maps.Keys(tags))
+	}
+	for _, name := range slices.Sorted(slices.Values(s.from)) {
+		groups := make(map[string][]stored)
+		for _, p := range f.points(name, s.lower, s.upper) {
+			key := ""
+			for _, tag := range s.tags {
+				key += p.series.tags[tag] + "\x00"
+			}
+			groups[key] = append(groups[key], p)
+		}
+		for _, key := range slices.Sorted(maps.Keys(groups)) {
+			series := fakeSeries{Name: name, Columns: []string{"time"}, Values: s.rows(groups[key])}
+			for _, tag := range s.tags {
+				if series.Tags == nil {
+					series.Tags = make(map[string]string)
+				}
+				series.Tags[tag] = groups[key][0].series.tags[tag]
+			}
+			for _, c := range s.columns {
+				series.Columns = append(series.Columns, c.alias)
+			}
+			if len(series.Values) > 0 {
+				all = append(all, series)
+			}
+		}
+	}
+	if s.descending {
+		slices.Reverse(all)
+	}
+	return all
+}
+
+// rows returns the rows that the points of one group, by time, make.
+func (s selectStatement) rows(points []stored) (rows [][]any) {
+	switch {
+	case len(s.columns) > 0 && s.columns[0].function == "":
+		rows = s.rawRows(points)
+	case s.daily:
+		var days []int64
+		byDay := make(map[int64][]stored)
+		for _, p := range points {
+			start := time.Unix(0, p.ns).UTC().Truncate(day).UnixNano()
+			if byDay[start] == nil {
+				days = append(days, start)
+			}
+			byDay[start] = append(byDay[start], p)
+		}
+		for _, start := range days {
+			rows = append(rows, s.aggregated(byDay[start], start)...)
+		}
+	default:
+		start := s.lower
+		if start == math.MinInt64 {
+			start = 0
+		}
+		rows = s.aggregated(points, start)
+	}
+	rows = rows[min(len(rows), s.offset):]
+	return rows[:min(len(rows), s.limit)]
+}
+
+// rawRows returns a row for each point with one of the fields.
+func (s selectStatement) rawRows(points []stored) (rows [][]any) {
+	for _, p := range points {
+		row, some := []any{p.ns}, false
+		for _, c := range s.columns {
+			var value any
+			if c.tag {
+				if text := p.series.tags[c.name]; text != "" {
+					value = text
+				}
+			} else if value = p.value(c); value != nil {
+				some = true
+			}
+			row = append(row, value)
+		}
+		if some {
+			rows = append(rows, row)
+		}
+	}
+	if s.descending {
+		slices.Reverse(rows)
+	}
+	return rows
+}
+
+// value returns the value of a field, or nil where it has none, or one of another type than the column.
+func (p stored) value(c fakeColumn) any {
+	i, found := slices.BinarySearchFunc(p.fields, c.name, func(f field, name string) int { return cmp.Compare(f.key, name) })
+	if !found {
+		return nil
+	}
+	value := p.fields[i].value
+	if whole, ok := value.(int64); ok && c.kind == "float" {
+		return float64(whole)
+	}
+	if kindOf(value) != c.kind {
+		return nil
+	}
+	return value
+}
+
+// fakeKinds are the types of fields: a column has the last one of those that a field has in several measurements.
+var fakeKinds = []string{"", "boolean", "string", "integer", "float"}
+
+func kindOf(value any) string {
+	switch value.(type) {
+	case float64:
+		return "float"
+	case int64:
+		return "integer"
+	case string:
+		return "string"
+	}
+	return "boolean"
+}
+
+// aggregated returns one row of functions, or none where no point has one of the fields. Its time is that of the point
+// where LAST stands alone.
+func (s selectStatement) aggregated(points []stored, start int64) [][]any {
+	row, some := []any{start}, false
+	for _, c := range s.columns {
+		values, integers, count, sum := []any{}, int64(0), int64(0), 0.0
+		for _, p := range points {
+			value := p.value(c)
+			switch v := value.(type) {
+			case nil:
+				continue
+			case int64:
+				integers += v
+				sum += float64(v)
+			case float64:
+				sum += v
+			}
+			values = append(values, value)
+			count++
+			if c.function == "LAST" && len(s.columns) == 1 {
+				row[0] = p.ns
+			}
+		}
+		if count == 0 {
+			row = append(row, nil)
+			continue
+		}
+		some = true
+		switch _, whole := values[0].(int64); {
+		case c.function == "COUNT":
+			row = append(row, count)
+		case c.function == "MEAN":
+			row = append(row, sum/float64(count))
+		case c.function == "LAST":
+			row = append(row, values[len(values)-1])
+		case whole:
+			row = append(row, integers)
+		default:
+			row = append(row, sum)
+		}
+	}
+	if !some {
+		return nil
+	}
+	return [][]any{row}
+}
