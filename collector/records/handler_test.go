@@ -100,18 +100,21 @@ func TestRecords_text(t *testing.T) {
 // TestRecords_largest: the largest page is served; what exceeds the limits is a failure.
 func TestRecords_largest(t *testing.T) {
 	for name, tt := range map[string]struct{ rows, bytes, status int }{
-		"largest page":      {10_000, 1 << 10, http.StatusOK},
-		"page of 40 MiB":    {10_000, 4 << 10, http.StatusBadGateway},
+		"largest page":      {10_000, 300, http.StatusOK},
+		"page of 20 MiB":    {640, 32 << 10, http.StatusBadGateway},
 		"records of 1 MiB":  {10, 1 << 20, http.StatusBadGateway},
 		"records of 64 KiB": {10, 64 << 10, http.StatusOK},
 	} {
-		row := `[5,"` + strings.Repeat("x", tt.bytes) + `"]`
-		rows := response(`"dump_path"`, strings.Repeat(row+",", tt.rows-1)+row)
+		var rows []string
+		for i := range tt.rows {
+			rows = append(rows, fmt.Sprintf(`[%d,"%s"]`, tt.rows-i, strings.Repeat("x", tt.bytes)))
+		}
+		body := response(`"dump_path"`, strings.Join(rows, ","))
 		client := fake(func(_, statement string) (int, string, string) {
 			if strings.Contains(statement, "LIMIT") {
 				return http.StatusOK, "1.8.10", noRows
 			}
-			return http.StatusOK, "1.8.10", rows
+			return http.StatusOK, "1.8.10", body
 		}).client(t, influx.APIAuto)
 		w := respond(t, newHandler(newSource(client, time.Unix(2, 0))), fmt.Sprint("/records?limit=", tt.rows))
 		end := fmt.Sprintf("],\"count\":%d,\"limit\":%[1]d,\"offset\":0}\n", tt.rows)
@@ -262,9 +265,12 @@ func TestRecords_failures(t *testing.T) {
 				panic(http.ErrAbortHandler)
 			}
 		})
-		failures := 0
+		failures, timeout := 0, time.Minute
+		if tt.status == http.StatusGatewayTimeout {
+			timeout = 400 * time.Millisecond
+		}
 		handler := records.Handler(newSource(newClient(t, influxdb, "db"), recordedNow), records.Config{
-			MaxConcurrent: 1, Timeout: func(http.Header) time.Duration { return 400 * time.Millisecond }, Failed: func(error) { failures++ },
+			MaxConcurrent: 1, Timeout: func(http.Header) time.Duration { return timeout }, Failed: func(error) { failures++ },
 		})
 		w := respond(t, handler, "/records")
 		var p page

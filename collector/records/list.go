@@ -114,10 +114,11 @@ func (l *listing) run(ctx context.Context) error {
 
 // windows lists the records window by window.
 func (l *listing) windows(ctx context.Context) error {
-	ws := newWindows(l.query.Time, l.source.Now().UnixNano(), nil)
+	var known []influx.TimeRange
 	if l.source.Known != nil {
-		ws.known = l.source.Known()
+		known = l.source.Known()
 	}
+	ws := newWindows(l.query.Time, l.source.Now().UnixNano(), known)
 	for n := 0; l.left > 0 && !ws.done(); n++ {
 		if n == maxWindows {
 			return fmt.Errorf("%w: more than %d time ranges to read: set from and to", influx.ErrTooLarge, maxWindows)

@@ -534,6 +534,25 @@ func TestList_stops(t *testing.T) {
 	}
 }
 
+// TestList_bounded: a list ends though each window makes another one necessary.
+func TestList_bounded(t *testing.T) {
+	sent := 0
+	client := fake(func(_, statement string) (int, string, string) {
+		sent++
+		if !strings.Contains(statement, "LIMIT") {
+			return http.StatusOK, "1.8.10", noRows
+		}
+		return http.StatusOK, "1.8.10", nthResponse(fmt.Sprintf(`[%d,"h"]`, min(windowOf(statement).To, recordedNow.UnixNano())-1))
+	}).client(t, influx.APIInfluxQL)
+	var failure error
+	for _, err := range newSource(client, recordedNow).List(t.Context(), records.Query{Limit: 100, Time: influx.AllTime}) {
+		failure = err
+	}
+	if !errors.Is(failure, influx.ErrTooLarge) || sent > 10_000 {
+		t.Errorf("%v after %d requests", failure, sent)
+	}
+}
+
 // TestList_untrue: rows that can't be those that were selected are none.
 func TestList_untrue(t *testing.T) {
 	now := time.Unix(100, 0)
@@ -547,7 +566,7 @@ func TestList_untrue(t *testing.T) {
 		"the n-th without a time":    {nth: `["soon","h"]`},
 		"the n-th out of the window": {nth: `[-90000000000000,"h"]`},
 		"the n-th newer than that":   {nth: `[60000000000,"h"]`},
-		"the n-th of another query":  {nth: `[5,"h"]`, nthBody: response(`"sha256"`, `[5,"h"]`)},
+		"the n-th of another query":  {nth: `[5,"h"]`, rows: `[5,"h"]`, nthBody: response(`"sha256"`, `[5,"h"]`)},
 	} {
 		client := fake(func(_, statement string) (int, string, string) {
 			switch {
