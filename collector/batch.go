@@ -38,12 +38,30 @@ func (e *Exporter) newBatch(ctx context.Context, deadline time.Time) *batch {
 	b.ctx, b.cancel = context.WithDeadline(ctx, deadline)
 	b.schemas = e.newSchemas(b.ctx)
 	for source := range numSources {
-		b.views[source] = sync.OnceValues(func() (v view, err error) {
-			err = contain(func() error { v, err = e.histories[source].view(b.ctx, b.now); return err })
-			return v, err
-		})
+		b.views[source] = b.viewOnce(e.histories[source])
 	}
 	return b
+}
+
+// viewOnce returns a function that returns the same view of a history to every query of the
+// batch. They wait on a channel and not at a mutex, where the virtual time of tests stops.
+func (b *batch) viewOnce(h *history) func() (view, error) {
+	var (
+		v     view
+		err   error
+		begin sync.Once
+	)
+	done := make(chan struct{})
+	return func() (view, error) {
+		begin.Do(func() {
+			go func() {
+				defer close(done)
+				err = contain(func() error { v, err = h.view(b.ctx, b.now); return err })
+			}()
+		})
+		<-done
+		return v, err
+	}
 }
 
 // view returns the history of a source, the same to every query of the batch.

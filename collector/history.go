@@ -22,17 +22,20 @@ type history struct {
 	lateness time.Duration
 
 	mu       sync.Mutex
-	full     bool // full queries are in use, and nothing is stored
+	full     bool // full queries are in use, and the cache is not
 	cache    *rangecache.Cache[*aggregate]
-	used     time.Time        // when the latest batch began
-	timeout  time.Duration    // of one request
-	loading  bool             // a loader runs
-	failure  error            // of the latest loader
-	changed  chan struct{}    // closed and replaced at each change
-	begun    time.Time        // when the loader that is logged began; zero when none is
-	switched time.Time        // when a switch between full and range queries was logged
-	slow     rangecache.Range // that a loader failed at because it took too long
-	rejected time.Time        // when a full query was rejected; zero when none was
+	planned  time.Time     // the time of the cache: when the latest batch began
+	used     time.Time     // when a batch last needed the history
+	timeout  time.Duration // of one request
+	loading  bool          // a loader runs
+	stored   int           // the number of ranges that loaders have fetched
+	failure  error         // of the latest loader
+	changed  chan struct{} // closed and replaced at each change
+	begun    time.Time     // when the loader that is logged began; zero when none is
+	switched time.Time     // when a switch between full and range queries was logged
+	resume   time.Time     // when full queries may be used again
+
+	slow []rangecache.Range // that took too long in the latest wave; the loader's
 }
 
 const (
@@ -40,7 +43,9 @@ const (
 	slowFullQuery = 250 * time.Millisecond
 	// cheapHistory: where all settled ranges together take less, full queries replace it.
 	cheapHistory = 100 * time.Millisecond
-	// rejectionLife is how long full queries are not tried again after a rejection.
+	// slowLife and rejectionLife are how long full queries are not tried again after one that
+	// was too slow, or was rejected.
+	slowLife      = 10 * time.Minute
 	rejectionLife = 24 * time.Hour
 	// loadAfterScrape is how long loading goes on after the latest scrape.
 	loadAfterScrape = 10 * time.Minute
@@ -81,18 +86,19 @@ func (h *history) view(ctx context.Context, now time.Time) (view, error) {
 	if deadline, ok := ctx.Deadline(); ok {
 		h.timeout = max(time.Until(deadline)/4, minRequestTimeout)
 	}
-	h.used = now
+	h.planned = now
 	if !h.full {
 		h.cache.Plan(now.UnixNano(), span)
 	}
-	missing := h.cache.State().Missing
+	stored, waited := h.stored, false
 	for {
+		h.used = h.exporter.config.Now()
 		if h.full {
 			return view{settled: newAggregate(), open: []rangecache.Range{span}, span: span, full: true, ranges: 1}, nil
 		}
+		state := h.cache.State()
 		if settled, ok := h.cache.Settled(); ok {
 			v := view{settled: settled, open: h.cache.Open(), span: span}
-			state := h.cache.State()
 			v.ranges = state.Ranges + len(v.open)
 			if v.oldest = now; state.Oldest != 0 {
 				v.oldest = time.Unix(0, state.Oldest)
@@ -102,6 +108,17 @@ func (h *history) view(ctx context.Context, now time.Time) (view, error) {
 			}
 			return v, nil
 		}
+		switch err := ctx.Err(); {
+		case waited && h.failure != nil && !h.loading:
+			return view{}, fmt.Errorf("load the history of %s: %w", h.source, h.failure)
+		case errors.Is(err, context.Canceled):
+			return view{}, fmt.Errorf("load the history of %s: %w: %w", h.source, influx.ErrCanceled, err)
+		case err != nil && h.stored > stored:
+			return view{}, fmt.Errorf("%w: %d of %d time ranges of the history of %s are loaded",
+				errLoading, state.Ranges-state.Needed, state.Ranges, h.source)
+		case err != nil:
+			return view{}, fmt.Errorf("load the history of %s: %w: no response within the scrape timeout", h.source, influx.ErrTimeout)
+		}
 		h.load()
 		changed := h.changed
 		h.mu.Unlock()
@@ -110,15 +127,7 @@ func (h *history) view(ctx context.Context, now time.Time) (view, error) {
 		case <-ctx.Done():
 		}
 		h.mu.Lock()
-		switch state := h.cache.State(); {
-		case h.failure != nil && !h.loading:
-			return view{}, fmt.Errorf("load the history of %s: %w", h.source, h.failure)
-		case ctx.Err() != nil && state.Missing < missing:
-			return view{}, fmt.Errorf("%w: %d of %d time ranges of the history of %s are loaded",
-				errLoading, state.Ranges-state.Missing, state.Ranges, h.source)
-		case ctx.Err() != nil:
-			return view{}, fmt.Errorf("load the history of %s: %w: no response within the scrape timeout", h.source, influx.ErrTimeout)
-		}
+		waited = true
 	}
 }
 
@@ -129,11 +138,11 @@ func (h *history) leaveFull(cause error) {
 	if !h.full {
 		return
 	}
-	h.full = false
-	h.cache = rangecache.New(h.lateness, maxRows, newAggregate)
 	now := h.exporter.config.Now()
+	h.full, h.planned, h.used, h.resume = false, now, now, now.Add(slowLife)
+	h.cache = rangecache.New(h.lateness, maxRows, newAggregate)
 	if h.source.splittable(cause) {
-		h.rejected = now
+		h.resume = now.Add(rejectionLife)
 	}
 	h.cache.Plan(now.UnixNano(), h.exporter.config.span(h.source, now))
 	h.logSwitch("switching to range queries: the full query was rejected or too slow", "cause", cause)
@@ -201,8 +210,7 @@ func (h *history) end() {
 			"took", h.exporter.config.Now().Sub(h.begun))
 		h.begun = time.Time{}
 	}
-	rejected := !h.rejected.IsZero() && h.exporter.config.Now().Sub(h.rejected) < rejectionLife
-	if state.Took < cheapHistory && !state.Rejected && !rejected {
+	if state.Took < cheapHistory && !state.Rejected && !h.exporter.config.Now().Before(h.resume) {
 		h.full = true
 		h.logSwitch("switching to full queries: all time ranges together are cheap")
 	}
@@ -217,24 +225,28 @@ func (h *history) change() {
 func (h *history) fetch(upcoming []rangecache.Range) error {
 	responded := false
 	for {
-		wave, timeout := h.next(&upcoming)
+		wave, planned, timeout := h.next(&upcoming)
 		if len(wave) == 0 {
 			return nil
 		}
 		errs := make([]error, len(wave))
 		var requests sync.WaitGroup
 		for i, r := range wave {
-			requests.Go(func() { errs[i] = h.fetchRange(r, timeout) })
+			requests.Go(func() { errs[i] = h.fetchRange(r, planned, timeout) })
 		}
 		requests.Wait()
+		responded = responded || slices.Contains(errs, nil)
+		again := h.slow
+		h.slow = nil
 		for i, err := range errs {
-			responded = responded || err == nil
-			if h.source.splittable(err) || errors.Is(err, influx.ErrTimeout) && h.tooSlow(wave[i], responded) {
-				if _, narrow := h.split(wave[i]); narrow == nil {
-					err = nil
-				}
+			slow := errors.Is(err, influx.ErrTimeout)
+			if slow {
+				h.slow = append(h.slow, wave[i])
 			}
-			errs[i] = err
+			// What takes too long is split where InfluxDB responds at all, or where it fails again.
+			if h.source.splittable(err) || slow && (responded || slices.Contains(again, wave[i])) {
+				errs[i] = h.splitSettled(wave[i], err)
+			}
 		}
 		if err := errors.Join(errs...); err != nil {
 			return err
@@ -242,37 +254,37 @@ func (h *history) fetch(upcoming []rangecache.Range) error {
 	}
 }
 
-// tooSlow reports whether a range is to be split that InfluxDB did not respond about in time:
-// where it responds at all, or where the range fails again.
-func (h *history) tooSlow(r rangecache.Range, responded bool) bool {
+// splitSettled splits a range that failed. It returns the failure where that can't be done.
+func (h *history) splitSettled(r rangecache.Range, failure error) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	again := h.slow == r
-	h.slow = r
-	return (responded || again) && h.exporter.ctx.Err() == nil
+	if h.cache.Split(r) != nil {
+		return failure
+	}
+	return nil
 }
 
-// next returns the ranges to fetch next, and the timeout of their requests.
-func (h *history) next(upcoming *[]rangecache.Range) ([]rangecache.Range, time.Duration) {
+// next returns the ranges to fetch next, the time of the cache, and the timeout of a request.
+func (h *history) next(upcoming *[]rangecache.Range) (wave []rangecache.Range, planned time.Time, timeout time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.full || h.exporter.ctx.Err() != nil || h.exporter.config.Now().Sub(h.used) > loadAfterScrape {
-		return nil, 0
+		return nil, h.planned, h.timeout
 	}
-	if wave := h.cache.Needed(); len(wave) > 0 {
-		return wave[:min(len(wave), parallelRequests)], h.timeout
+	if wave = h.cache.Needed(); len(wave) > 0 {
+		return wave[:min(len(wave), parallelRequests)], h.planned, h.timeout
 	}
 	n := min(len(*upcoming), parallelRequests)
-	wave := (*upcoming)[:n]
-	*upcoming = (*upcoming)[n:]
-	return wave, h.timeout
+	wave, *upcoming = (*upcoming)[:n], (*upcoming)[n:]
+	return wave, h.planned, h.timeout
 }
 
-// fetchRange fetches one range and stores its aggregate.
-func (h *history) fetchRange(r rangecache.Range, timeout time.Duration) error {
+// fetchRange fetches one range and stores its aggregate, which is as old as the cache was when
+// the request began.
+func (h *history) fetchRange(r rangecache.Range, planned time.Time, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(h.exporter.ctx, timeout)
 	defer cancel()
-	begin := h.exporter.config.Now()
+	begin := time.Now()
 	var a *aggregate
 	err := contain(func() (err error) { a, err = h.exporter.fetchHistory(ctx, h.source, r); return err })
 	if err != nil {
@@ -280,7 +292,8 @@ func (h *history) fetchRange(r rangecache.Range, timeout time.Duration) error {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.cache.Store(r, a, begin.UnixNano(), rangecache.Cost{Rows: a.rows, Took: h.exporter.config.Now().Sub(begin)})
+	h.cache.Store(r, a, planned.UnixNano(), rangecache.Cost{Rows: a.rows, Took: time.Since(begin)})
+	h.stored++
 	h.change()
 	return nil
 }
@@ -310,7 +323,7 @@ func (s source) splittable(err error) bool {
 type HistoryState struct {
 	Source string // "dumps" or "telemetry"
 	Full   bool   // full queries are in use, and no history
-	// Loaded is the part of its time ranges that are loaded, from 0 to 1.
+	// Loaded is the part of its time ranges that are loaded and not too old, from 0 to 1.
 	Loaded float64
 	Ranges int
 }
@@ -324,7 +337,7 @@ func (e *Exporter) Histories() []HistoryState {
 		h.mu.Unlock()
 		loaded := 1.0
 		if !full && s.Ranges > 0 {
-			loaded = float64(s.Ranges-s.Missing) / float64(s.Ranges)
+			loaded = float64(s.Ranges-s.Needed) / float64(s.Ranges)
 		}
 		states = append(states, HistoryState{h.source.String(), full, loaded, s.Ranges})
 	}
