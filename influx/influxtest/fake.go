@@ -30,6 +30,7 @@ type Fake struct {
 	intercept  func(*http.Request) (*http.Response, error)
 	statements []string
 	unknown    []string
+	rejected   int
 }
 
 // table is a measurement.
@@ -122,6 +123,13 @@ func (f *Fake) Statements() []string {
 	return all
 }
 
+// Rejected returns how many queries it has rejected for the files that they read.
+func (f *Fake) Rejected() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.rejected
+}
+
 // Unknown returns the requests that the Fake does not support.
 func (f *Fake) Unknown() []string {
 	f.mu.Lock()
@@ -185,6 +193,7 @@ func (f *Fake) execute(path, text string) (status int, body string, cost time.Du
 		}
 	}
 	if f.files > 0 && len(blocks) > f.files {
+		f.rejected++
 		return f.rejection.Response.Status, f.rejection.Response.Body, 0
 	}
 	return http.StatusOK, result(f.selectSeries(s)), time.Duration(read) * f.perPoint

@@ -159,6 +159,9 @@ func TestFake_rejects(t *testing.T) {
 	if got := len(fake.Statements()); got != 13 {
 		t.Errorf("%d statements, want 13", got)
 	}
+	if got := fake.Rejected(); got != 2 {
+		t.Errorf("%d rejected, want 2", got)
+	}
 	if got := len(fake.Unknown()); got != 9 {
 		t.Errorf("%d unknown, want 9", got)
 	}
