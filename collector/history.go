@@ -103,7 +103,7 @@ func (h *history) view(ctx context.Context, now time.Time) (view, error) {
 			if v.oldest = now; state.Oldest != 0 {
 				v.oldest = time.Unix(0, state.Oldest)
 			}
-			if len(h.cache.Upcoming()) > 0 {
+			if _, settles := h.cache.Step(); settles || len(h.cache.Upcoming()) > 0 {
 				h.load()
 			}
 			return v, nil
@@ -221,7 +221,7 @@ func (h *history) change() {
 	h.changed = make(chan struct{})
 }
 
-// fetch fetches what is needed, newest first, and then what will be.
+// fetch fetches what is needed, newest first, then what settles, and then what will be needed.
 func (h *history) fetch(upcoming []rangecache.Range) error {
 	responded := false
 	for {
@@ -273,6 +273,9 @@ func (h *history) next(upcoming *[]rangecache.Range) (wave []rangecache.Range, p
 	}
 	if wave = h.cache.Needed(); len(wave) > 0 {
 		return wave[:min(len(wave), parallelRequests)], h.planned, h.timeout
+	}
+	if step, settles := h.cache.Step(); settles {
+		return []rangecache.Range{step}, h.planned, h.timeout
 	}
 	n := min(len(*upcoming), parallelRequests)
 	wave, *upcoming = (*upcoming)[:n], (*upcoming)[n:]

@@ -52,6 +52,7 @@ type Cache[A Aggregate[A]] struct {
 	end     int64
 
 	now, previous int64 // of the latest two calls of Plan
+	from          int64 // where the span of the latest one begins
 	rejected      []rejection
 	base          A
 	merged        bool // base is the merge of all aggregates
@@ -86,6 +87,7 @@ func New[A Aggregate[A]](lateness time.Duration, maxRows int64, empty func() A) 
 // Plan prepares the cache for a call at now: settled ranges begin where the span does, old
 // neighbours become one, and the next step of time may settle.
 func (c *Cache[A]) Plan(now int64, span Range) {
+	c.from = span.From
 	if c.open == nil {
 		c.now, c.previous = now, now
 		c.lay(span)
@@ -100,13 +102,19 @@ func (c *Cache[A]) Plan(now int64, span Range) {
 	}
 	c.trim(span)
 	c.join()
-	target := now - int64(c.lateness)
-	if c.next.To > target { // the clock was set back
+	if c.next.To > now-int64(c.lateness) { // the clock was set back
 		c.next = Range{}
 	}
+	c.advance()
+}
+
+// advance begins a step when there is time for one. A step is no longer than one open range:
+// where those are short, longer ones were rejected.
+func (c *Cache[A]) advance() {
+	target := c.now - int64(c.lateness)
 	step := max(int64(c.lateness)/stepsPerLateness, int64(minWidth))
-	if c.next.Empty() && target-c.end >= step && target > span.From {
-		c.next = Range{c.end, target}
+	if c.next.Empty() && target-c.end >= step && target > c.from {
+		c.next = Range{c.end, min(target, c.open[0].To)}
 	}
 }
 
@@ -232,14 +240,13 @@ func (c *Cache[A]) Needed() []Range {
 	return needed
 }
 
-// Upcoming returns the ranges to fetch before the next call: the step that settles, ranges
-// that would be overdue by then, and, so that they do not all become so at once, the one that
-// is nearest to it.
+// Step returns the next time range that settles once it is stored; false when there is none.
+func (c *Cache[A]) Step() (Range, bool) { return c.next, !c.next.Empty() }
+
+// Upcoming returns the ranges to fetch before the next call: those that would be overdue by
+// then, and, so that they do not all become so at once, the one that is nearest to it.
 func (c *Cache[A]) Upcoming() []Range {
 	var upcoming []Range
-	if !c.next.Empty() {
-		upcoming = append(upcoming, c.next)
-	}
 	gap := max(0, c.now-c.previous)
 	nearest, most := -1, 0.5
 	for i := range c.settled {
@@ -270,6 +277,7 @@ func (c *Cache[A]) Store(r Range, a A, fetched int64, cost Cost) {
 			c.open = c.open[1:]
 		}
 		c.open[0].From = c.end
+		c.advance()
 		return
 	}
 	if i := c.find(r); i >= 0 {

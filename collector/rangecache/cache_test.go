@@ -146,11 +146,11 @@ func TestCache_Plan_step(t *testing.T) {
 // TestCache_Store_step: a step is settled when it is stored, and stays the same until then.
 func TestCache_Store_step(t *testing.T) {
 	c := cacheOf(8*time.Hour, All.From, now-9*hour)
-	c.open = []Range{{now - 9*hour, now - 17*hour/2}, {now - 17*hour/2, now - 8*hour}, {now - 8*hour, now - 7*hour}, {now - 7*hour, All.To}}
+	c.open = []Range{{now - 9*hour, now - 8*hour}, {now - 8*hour, now - 7*hour}, {now - 7*hour, All.To}}
 	c.Plan(now, All)
 	step := Range{now - 9*hour, now - 8*hour}
-	if got := c.Upcoming(); len(got) == 0 || got[0] != step {
-		t.Fatalf("upcoming is %v, want %v first", got, step)
+	if got, ok := c.Step(); got != step || !ok {
+		t.Fatalf("the step is %v, %v, want %v", got, ok, step)
 	}
 	if got := c.Needed(); len(got) > 0 {
 		t.Errorf("a step is needed: %v", got)
@@ -176,9 +176,16 @@ func TestCache_Store_step(t *testing.T) {
 	if again, _ := c.Settled(); len(again.times) != 2 {
 		t.Errorf("stored twice, settled is %v", again.times)
 	}
+	// A step is no longer than an open range, and the next one begins at once.
 	c.Plan(now+5*hour, All)
-	if want := (Range{now - 8*hour, now - 3*hour}); c.next != want {
-		t.Errorf("the next step is %v, want %v", c.next, want)
+	for _, want := range []Range{{now - 8*hour, now - 7*hour}, {now - 7*hour, now - 3*hour}, {}} {
+		if got, ok := c.Step(); got != want || ok != !want.Empty() {
+			t.Errorf("the step is %v, %v, want %v", got, ok, want)
+		}
+		if !want.Empty() {
+			c.Store(want, noIDs(), c.now, Cost{})
+		}
+		wantWhole(t, c, All)
 	}
 }
 
