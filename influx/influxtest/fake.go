@@ -403,11 +403,14 @@ func (f *Fake) selectSeries(s selectStatement) (all []fakeSeries) {
 		s.tags = slices.Sorted(maps.Keys(tags))
 	}
 	for _, name := range slices.Sorted(slices.Values(s.from)) {
-		groups := make(map[string][]stored)
+		keys, groups := make(map[*series]string), make(map[string][]stored)
 		for _, p := range f.points(name, s.lower, s.upper) {
-			key := ""
-			for _, tag := range s.tags {
-				key += p.series.tags[tag] + "\x00"
+			key, found := keys[p.series]
+			if !found {
+				for _, tag := range s.tags {
+					key += p.series.tags[tag] + "\x00"
+				}
+				keys[p.series] = key
 			}
 			groups[key] = append(groups[key], p)
 		}
@@ -462,9 +465,16 @@ func (s selectStatement) rows(points []stored) (rows [][]any) {
 	return rows[:min(len(rows), s.limit)]
 }
 
-// rawRows returns a row for each point with one of the fields.
+// rawRows returns a row for each point with one of the fields, up to offset and limit.
 func (s selectStatement) rawRows(points []stored) (rows [][]any) {
-	for _, p := range points {
+	for i := range points {
+		p := points[i]
+		if s.descending {
+			p = points[len(points)-1-i]
+		}
+		if len(rows)-s.offset == s.limit {
+			break
+		}
 		row, some := []any{p.ns}, false
 		for _, c := range s.columns {
 			var value any
@@ -480,9 +490,6 @@ func (s selectStatement) rawRows(points []stored) (rows [][]any) {
 		if some {
 			rows = append(rows, row)
 		}
-	}
-	if s.descending {
-		slices.Reverse(rows)
 	}
 	return rows
 }
