@@ -23,7 +23,7 @@ func Believable(seed uint64, now time.Time) *History {
 	ago := func(d time.Duration) time.Time { return now.Add(-d) }
 	w := NewWorld(WorldConfig{
 		Seed: seed, Start: ago(historyLength), Hosts: 7, VMs: believableVMs,
-		lifeEvery: 6 * day, rebootEvery: 16 * day, dumpEvery: 6 * time.Hour,
+		LifeEvery: 6 * day, RebootEvery: 16 * day, DumpEvery: 6 * time.Hour,
 		telemetryFrom: ago(telemetryLength), dumpsUntil: ago(15 * time.Minute), odd: true,
 		calm: [2]time.Time{ago(26 * time.Hour), ago(22 * time.Hour)},
 	})
@@ -70,7 +70,9 @@ func (h *History) LiveTelemetry(now time.Time) []Point {
 	}
 	var points []Point
 	for _, host := range h.world.hosts {
-		points = append(points, h.world.sampleHost(host, now)...)
+		more, sampled := h.world.sampleHost(host, now)
+		saw(sampled, now)
+		points = append(points, more...)
 	}
 	h.Add(points...)
 	return points
@@ -90,8 +92,8 @@ func (h *History) LiveDump(now time.Time) []Point {
 		return nil
 	}
 	v.loop++
-	d := Dump{VM: v, Start: start, Arrived: now, Domain: v.name, VMID: v.running().VMID}
-	p := w.record(&d, v.host, duration, 0, 0)
+	d := Dump{VM: v, Start: start, Arrived: now, Domain: v.name, VMID: v.running().VMID, Duration: duration}
+	p := w.record(&d, v.host, 0, 0)
 	w.arrive(d, p)
 	h.Add(p)
 	return []Point{p}

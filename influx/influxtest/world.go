@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"container/heap"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -26,13 +25,17 @@ type WorldConfig struct {
 	// integers, does not run then.
 	Floats bool
 
-	// One VM has a life event, and one host restarts, about so often.
-	lifeEvery, rebootEvery time.Duration
-	dumpEvery              time.Duration // of a VM, at least
-	telemetryFrom          time.Time     // what is older is no longer kept; zero: Start
-	dumpsUntil             time.Time     // no dump begins later; zero: they go on
-	calm                   [2]time.Time  // nothing ends between them
-	odd                    bool          // with some points that lack what the writers always write
+	// One VM has a life event, and one host restarts, about so often: 20 hours, and two days.
+	LifeEvery, RebootEvery time.Duration
+	DumpEvery              time.Duration // of a VM, at least; four hours
+
+	// One dump in eight, and one round of telemetry in eight, is delayed by at most so much; 0: none.
+	DumpsLate, TelemetryLate time.Duration
+
+	telemetryFrom time.Time    // what is older is no longer kept; zero: Start
+	dumpsUntil    time.Time    // no dump begins later; zero: they go on
+	calm          [2]time.Time // nothing ends between them
+	odd           bool         // with some points that lack what the writers always write
 }
 
 // World is a small model of hosts, of the VMs on them, and of what the real writers record of them. VMs start, stop,
@@ -51,7 +54,8 @@ type World struct {
 	started int     // dumps, the odd ones of which are picked by number
 	arrived []Point // since the last Advance
 	history *History
-	// Happened counts the events by kind: dump, restart, off, migration, rename, replacement, reboot, lost dump.
+	// Happened counts the events by kind: dump, restart, off, migration, rename, replacement, reboot, lost dump, late dump,
+	// late telemetry.
 	Happened map[string]int
 }
 
@@ -60,7 +64,7 @@ type VM struct {
 	UUID    string
 	name    string // of now
 	host    *host  // where it is defined now
-	runs    []run
+	runs    []*run
 	removed bool
 	busy    time.Time // until then a dump holds the VM: nothing else is done to it
 	every   time.Duration
@@ -89,6 +93,10 @@ type Dump struct {
 	Domain  string
 	VMID    string // as written: of a VM that is shut off, the domain name
 	Host    string // as written; empty when the writer records none
+	// Duration is a multiple of 1/8 s: floats add those without rounding, in every order.
+	Duration time.Duration
+	// CompressedBytes and RawBytes are 0 when the writer records none.
+	CompressedBytes, RawBytes int64
 }
 
 type host struct {
@@ -112,8 +120,8 @@ var names = []string{
 func NewWorld(c WorldConfig) *World {
 	c.Hosts, c.VMs = cmp.Or(c.Hosts, 4), cmp.Or(c.VMs, 16)
 	c.TelemetryEvery = cmp.Or(c.TelemetryEvery, 2*time.Minute)
-	c.lifeEvery, c.rebootEvery = cmp.Or(c.lifeEvery, 20*time.Hour), cmp.Or(c.rebootEvery, 2*day)
-	c.dumpEvery = cmp.Or(c.dumpEvery, 4*time.Hour)
+	c.LifeEvery, c.RebootEvery = cmp.Or(c.LifeEvery, 20*time.Hour), cmp.Or(c.RebootEvery, 2*day)
+	c.DumpEvery = cmp.Or(c.DumpEvery, 4*time.Hour)
 	if c.telemetryFrom.IsZero() {
 		c.telemetryFrom = c.Start
 	}
@@ -137,7 +145,7 @@ func NewWorld(c WorldConfig) *World {
 		}
 		w.hosts = append(w.hosts, h)
 		w.at(c.telemetryFrom.Add(time.Duration(i+1)*1371*time.Millisecond), func(at time.Time) { w.tick(h, at) })
-		w.at(c.Start.Add(w.about(c.rebootEvery)), func(at time.Time) { w.reboot(h, at) })
+		w.at(c.Start.Add(w.about(c.RebootEvery)), func(at time.Time) { w.reboot(h, at) })
 	}
 	for i := range c.VMs {
 		name := fmt.Sprintf("app-%02d", i)
@@ -202,33 +210,49 @@ func (v *VM) At(t time.Time) (Run, bool) {
 	return Run{}, false
 }
 
-// DumpedDomains are the domains of the dumps that have arrived, and how many each has.
-func (w *World) DumpedDomains() map[string]int {
-	dumps := map[string]int{}
+// Truth is what History.Truth counts.
+func (w *World) Truth(lookback time.Duration) Truth {
+	n, dumped, sampled := int64(len(w.dumps)), map[string]bool{}, map[string]bool{}
+	t := Truth{Dumps: n, DurationCount: n, HasLast: n > 0, Timed: n > 0, DumpedDomains: len(w.DumpsByDomain())}
 	for _, d := range w.dumps {
-		dumps[d.Domain]++
+		dumped[d.VMID] = true
+		t.CompressedBytes += d.CompressedBytes
+		t.RawBytes += d.RawBytes
+		t.DurationSum += d.Duration.Seconds()
+		t.LastDumpNs = max(t.LastDumpNs, d.Start.UnixNano())
 	}
-	return dumps
-}
-
-// DumpedVMIDs are the values of vmid of the dumps that have arrived, in order.
-func (w *World) DumpedVMIDs() []string {
-	ids := map[string]bool{}
-	for _, d := range w.dumps {
-		ids[d.VMID] = true
-	}
-	delete(ids, "")
-	return slices.Sorted(maps.Keys(ids))
-}
-
-// Monitored are the VMs that a collector has seen within the look-back up to now: those of History.MonitoredDomains.
-func (w *World) Monitored(lookback time.Duration) MonitoredDomains {
-	newest := map[string]int64{}
-	for _, d := range w.dumps {
-		if last, ok := newest[d.Domain]; !ok || d.Start.UnixNano() > last {
-			newest[d.Domain] = d.Start.UnixNano()
+	t.Sized, t.RawSized = t.CompressedBytes > 0, t.RawBytes > 0
+	monitored := w.Monitored(lookback)
+	for _, vm := range monitored {
+		for _, id := range vm.VMIDs {
+			sampled[id] = true
 		}
 	}
+	t.DumpedVMs, t.MonitoredVMs = len(dumped), len(sampled)
+	t.MonitoredDomains, t.NeverDumped = len(monitored), monitored.NeverDumped()
+	return t
+}
+
+// DumpsByDomain is what History.DumpsByDomain counts.
+func (w *World) DumpsByDomain() map[string]DumpsOfDomain {
+	all := map[string]DumpsOfDomain{}
+	for _, d := range w.dumps {
+		of := all[d.Domain]
+		of.CompressedBytes += d.CompressedBytes
+		of.RawBytes += d.RawBytes
+		of.Sized, of.RawSized = of.CompressedBytes > 0, of.RawBytes > 0
+		if of.Dumps == 0 || d.Start.UnixNano() > of.LastNs {
+			of.LastNs, of.VMID, of.Host = d.Start.UnixNano(), d.VMID, d.Host
+		}
+		of.Dumps++
+		all[d.Domain] = of
+	}
+	return all
+}
+
+// Monitored are the VMs that a collector has seen within the look-back up to now: what History.MonitoredDomains counts.
+func (w *World) Monitored(lookback time.Duration) MonitoredDomains {
+	dumps := w.DumpsByDomain()
 	var all MonitoredDomains
 	for _, v := range w.vms {
 		m := MonitoredDomain{UUID: v.UUID}
@@ -239,8 +263,8 @@ func (w *World) Monitored(lookback time.Duration) MonitoredDomains {
 			m.Name = r.Name
 			m.Names = append(m.Names, r.Name)
 			m.VMIDs = append(m.VMIDs, r.VMID)
-			if last, ok := newest[r.Name]; ok && (!m.Dumped || last > m.LastNs) {
-				m.Dumped, m.LastNs = true, last
+			if of, ok := dumps[r.Name]; ok && (!m.Dumped || of.LastNs > m.LastNs) {
+				m.Dumped, m.LastNs = true, of.LastNs
 			}
 		}
 		slices.Sort(m.Names)
@@ -295,11 +319,11 @@ func (w *World) create(name string, h *host, at time.Time) *VM {
 	v := &VM{
 		UUID: fmt.Sprintf("%08x-%04x-4%03x-a%03x-%012x",
 			w.rng.Uint32(), w.rng.IntN(1<<16), w.rng.IntN(1<<12), w.rng.IntN(1<<12), w.rng.Int64N(1<<48)),
-		name: name, host: h, every: w.config.dumpEvery + w.span(w.config.dumpEvery*2/3),
+		name: name, host: h, every: w.config.DumpEvery + w.span(w.config.DumpEvery*2/3),
 	}
 	w.vms = append(w.vms, v)
 	w.at(at, func(at time.Time) { w.start(v, at) })
-	w.at(at.Add(w.about(w.config.lifeEvery)), func(at time.Time) { w.live(v, at) })
+	w.at(at.Add(w.about(w.config.LifeEvery)), func(at time.Time) { w.live(v, at) })
 	w.at(at.Add(w.span(v.every)), func(at time.Time) { w.dumpDue(v, at) })
 	return v
 }
@@ -307,7 +331,7 @@ func (w *World) create(name string, h *host, at time.Time) *VM {
 // running is the VM's run of now; nil: it is shut off.
 func (v *VM) running() *run {
 	if n := len(v.runs); n > 0 && v.runs[n-1].To.IsZero() {
-		return &v.runs[n-1]
+		return v.runs[n-1]
 	}
 	return nil
 }
@@ -322,7 +346,7 @@ func (w *World) start(v *VM, at time.Time) {
 		return
 	}
 	v.host.last++
-	v.runs = append(v.runs, run{Run: Run{Name: v.name, Host: v.host.name, VMID: strconv.Itoa(v.host.last), From: at}})
+	v.runs = append(v.runs, &run{Run: Run{Name: v.name, Host: v.host.name, VMID: strconv.Itoa(v.host.last), From: at}})
 }
 
 func (w *World) stop(v *VM, at time.Time) { v.running().To = at }
@@ -344,7 +368,7 @@ func (w *World) live(v *VM, at time.Time) {
 		event = w.replace
 	}
 	w.when(v, at, event)
-	w.at(at.Add(w.about(w.config.lifeEvery)), func(at time.Time) { w.live(v, at) })
+	w.at(at.Add(w.about(w.config.LifeEvery)), func(at time.Time) { w.live(v, at) })
 }
 
 // when does something to a VM as soon as that runs, is not being dumped, and may end a run.
@@ -431,7 +455,7 @@ func (w *World) reboot(h *host, at time.Time) {
 		return
 	}
 	w.halt(h, at)
-	w.at(at.Add(w.about(w.config.rebootEvery)), func(at time.Time) { w.reboot(h, at) })
+	w.at(at.Add(w.about(w.config.RebootEvery)), func(at time.Time) { w.reboot(h, at) })
 }
 
 func (w *World) halt(h *host, at time.Time) {
@@ -455,24 +479,51 @@ func (w *World) halt(h *host, at time.Time) {
 
 // tick is one round of a host's collectors of telemetry.
 func (w *World) tick(h *host, at time.Time) {
-	w.arrived = append(w.arrived, w.sampleHost(h, at)...)
+	points, sampled := w.sampleHost(h, at)
+	arrive := func(time.Time) {
+		w.arrived = append(w.arrived, points...)
+		saw(sampled, at)
+	}
+	if late := w.late("late telemetry", w.config.TelemetryLate); late > 0 {
+		w.at(at.Add(late), arrive)
+	} else {
+		arrive(at)
+	}
 	w.at(at.Add(w.config.TelemetryEvery), func(at time.Time) { w.tick(h, at) })
 }
 
-func (w *World) sampleHost(h *host, at time.Time) []Point {
-	var points []Point
+// saw is a collector's sample of the runs.
+func saw(sampled []*run, at time.Time) {
+	for _, r := range sampled {
+		if at.After(r.seen) {
+			r.seen = at
+		}
+	}
+}
+
+// late is by how much something is delayed: one in eight, by at most so much.
+func (w *World) late(what string, most time.Duration) time.Duration {
+	if most == 0 || w.rng.IntN(8) > 0 {
+		return 0
+	}
+	w.Happened[what]++
+	return w.span(most)
+}
+
+// sampleHost is what a host's collectors write of the runs there.
+func (w *World) sampleHost(h *host, at time.Time) (points []Point, sampled []*run) {
 	h.ticks++
 	for _, v := range w.vms {
 		r := v.running()
 		if v.host != h || r == nil {
 			continue
 		}
-		r.seen = at
+		sampled = append(sampled, r)
 		for _, c := range h.collectors {
 			points = append(points, w.sample(c, v.UUID, r.Run, at, h.ticks%10 == 1)...)
 		}
 	}
-	return points
+	return points, sampled
 }
 
 // dumpDue dumps a VM by its schedule, and plans the next dump; what could not be dumped is tried again soon.
@@ -500,19 +551,18 @@ func (w *World) dump(v *VM, at time.Time) bool {
 	if at.Before(v.busy) || v.host.down || r == nil && v.host.dumper == DumpProgram {
 		return false
 	}
-	d := Dump{VM: v, Start: at, Domain: v.name, VMID: v.name}
+	d := Dump{VM: v, Start: at, Domain: v.name, VMID: v.name, Duration: w.duration()}
 	if r != nil {
 		d.VMID = r.VMID
 	}
 	v.loop++
-	duration := w.duration()
-	v.busy = at.Add(duration)
-	d.Arrived = v.busy
+	v.busy = at.Add(d.Duration)
+	d.Arrived = v.busy.Add(w.late("late dump", w.config.DumpsLate))
 	if v.host.dumper == DumpProgram {
 		d.Arrived = d.Arrived.Add(time.Minute + w.span(5*time.Minute)) // of compression
 	}
 	h, boots := v.host, v.host.boots
-	p := w.record(&d, h, duration, v.loop, v.every)
+	p := w.record(&d, h, v.loop, v.every)
 	w.at(d.Arrived, func(time.Time) {
 		if h.boots != boots {
 			w.Happened["lost dump"]++
@@ -531,8 +581,7 @@ func (w *World) arrive(d Dump, p Point) {
 	}
 }
 
-// duration is 8 to 133 seconds, in multiples of 1/8: floats add those without rounding, so every order of summing, also
-// one of partial sums, gives the same bits.
+// duration is 8 to 133 seconds.
 func (w *World) duration() time.Duration {
 	return time.Duration(64+w.rng.IntN(1000)) * time.Second / 8
 }

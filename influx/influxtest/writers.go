@@ -42,10 +42,10 @@ func (w *World) number(n int64) any {
 	return n
 }
 
-// record makes the point of a dump, and sets the dump's VMID and Host to what the point has.
-func (w *World) record(d *Dump, h *host, duration time.Duration, loop int64, every time.Duration) Point {
+// record makes the point of a dump, and sets the dump's VMID, Host and sizes to what the point has.
+func (w *World) record(d *Dump, h *host, loop int64, every time.Duration) Point {
 	w.started++
-	end := d.Start.Add(duration)
+	end, duration := d.Start.Add(d.Duration), d.Duration.Seconds()
 	raw := (2 + w.rng.Int64N(31)) << 30
 	compressed := raw/5 + w.rng.Int64N(raw/4)
 	sha := fmt.Sprintf("%016x%016x%016x%016x", w.rng.Uint64(), w.rng.Uint64(), w.rng.Uint64(), w.rng.Uint64())
@@ -57,21 +57,22 @@ func (w *World) record(d *Dump, h *host, duration time.Duration, loop int64, eve
 	switch {
 	case w.config.odd && h.dumper == DumpProgram && w.started%11 == 5:
 		// A script from before the program, for which the name was the VM's identity.
-		d.VMID = d.Domain
+		d.VMID, d.CompressedBytes = d.Domain, compressed
 		p.Tags = map[string]string{"vmid": d.VMID}
-		p.Fields = map[string]any{"sha256": sha, "duration_sec": duration.Seconds(), "gzip_size_bytes": compressed}
+		p.Fields = map[string]any{"sha256": sha, "duration_sec": duration, "gzip_size_bytes": compressed}
 	case h.dumper == DumpProgram:
+		d.CompressedBytes = compressed
 		p.Fields = map[string]any{
-			"sha256": sha, "duration_sec": duration.Seconds(), "gzip_size_bytes": compressed,
+			"sha256": sha, "duration_sec": duration, "gzip_size_bytes": compressed,
 			"ctime": end.Unix(), "mtime": end.Unix(), "atime": d.Start.Unix(), "dump_path": path + ".gz",
 		}
 	default:
-		d.Host = h.name
+		d.Host, d.RawBytes = h.name, raw
 		p.Tags["host"] = h.name
 		p.Fields = map[string]any{
 			"ok": true, "sha256": sha, "dump_path": path, "raw_size_bytes": w.number(raw),
 			"ctime": w.number(end.Unix()), "mtime": w.number(end.Unix()), "atime": w.number(d.Start.Unix()),
-			"duration_sec": duration.Seconds(), "dump_duration_sec": duration.Seconds(),
+			"duration_sec": duration, "dump_duration_sec": duration,
 			"loop": w.number(loop), "every_sec": w.number(int64(every / time.Second)),
 		}
 	}
