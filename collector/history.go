@@ -63,6 +63,7 @@ func newHistory(e *Exporter, s source, lateness time.Duration) *history {
 		exporter: e, source: s, lateness: lateness, full: true,
 		cache:   rangecache.New(lateness, maxRows, newAggregate),
 		changed: make(chan struct{}),
+		timeout: minRequestTimeout,
 	}
 }
 

@@ -789,8 +789,12 @@ func TestHistory_parallel(t *testing.T) {
 		for range 400 {
 			v.scrape(t)
 			time.Sleep(9 * time.Minute)
+			mu.Lock()
 			maxRequests, requests = max(maxRequests, requests), 0
+			mu.Unlock()
 		}
+		mu.Lock()
+		defer mu.Unlock()
 		if maxRequests < 3*parallelRequests {
 			t.Errorf("at most %d requests between two scrapes show nothing", maxRequests)
 		}

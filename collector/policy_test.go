@@ -50,6 +50,11 @@ func TestPolicy(t *testing.T) {
 					got.wantValue(t, 0, "memdump_up")
 					return
 				}
+				for _, s := range e.Statuses() {
+					if s.Err != nil {
+						t.Errorf("%s: %v", s.Query, s.Err)
+					}
+				}
 				got.wantValue(t, 1, "memdump_up")
 				got.wantValue(t, 2, "memdump_dumps")
 				got.wantValue(t, 2, "memdump_dumped_domains")

@@ -299,9 +299,10 @@ func TestRecordings_refusals(t *testing.T) {
 
 // TestRecordings_identity: what each server reports of itself.
 func TestRecordings_identity(t *testing.T) {
-	for _, server := range influxtest.Servers("identity", "writers") {
+	for _, server := range influxtest.Servers("identity") {
 		t.Run(server, func(t *testing.T) {
-			replay := influxtest.Serve(t, official(t, server, "identity"), official(t, server, "writers"))
+			// Without the other recordings, whose builds reported another version with each response.
+			replay := influxtest.Serve(t, official(t, server, "identity"))
 			version := strings.TrimPrefix(server, "influxdb-")
 			switch version { // built from source
 			case "1.7.11":

@@ -128,11 +128,11 @@ func TestNginx_ping(t *testing.T) {
 	server := influxdb.Server(t)
 	store(t, server, "db")
 	for name, tt := range map[string]struct{ location, version string }{
-		"passed":       {"", "unknown"}, // of a server built without a version
-		"a page":       {"location = /ping { default_type text/html; return 200 '<html>pong'; }", "unknown"},
-		"unauthorized": {"location = /ping { return 401; }", "unknown"},
-		"forbidden":    {"location = /ping { deny all; }", "unknown"},
-		"not found":    {"location = /ping { return 404; }", "unknown"},
+		"passed":       {"", "1.7.11"},
+		"a page":       {"location = /ping { default_type text/html; return 200 '<html>pong'; }", "1.7.11"},
+		"unauthorized": {"location = /ping { return 401; }", "1.7.11"},
+		"forbidden":    {"location = /ping { deny all; }", "1.7.11"},
+		"not found":    {"location = /ping { return 404; }", "1.7.11"},
 		"no version":   {"proxy_hide_header X-Influxdb-Version;", ""},
 		"51 bytes": {"proxy_hide_header X-Influxdb-Version; add_header X-Influxdb-Version 1.8.10-0123456789012345678901234567890123456789abcd always;",
 			"1.8.10-012345678901234567890123456789012"},
