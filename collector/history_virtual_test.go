@@ -110,7 +110,6 @@ func isRecords(statement string) bool {
 func isFullDumps(statement string) bool {
 	return strings.Contains(statement, `FROM "mem_dumps"`) && !isShow(statement) && !strings.Contains(statement, " WHERE ")
 }
-func isTelemetry(statement string) bool { return strings.Contains(statement, "*::field") }
 
 // count returns how many statements are of a kind.
 func countOf(statements []string, is func(string) bool) int {
@@ -857,7 +856,7 @@ func TestHistory_split(t *testing.T) {
 			settle(h, now.Add(4*time.Hour))
 			settle(h, now.Add(9*time.Hour))
 		},
-		"and then it is": func(h *history, r rangecache.Range, now time.Time) {
+		"and then it is": func(h *history, _ rangecache.Range, now time.Time) {
 			settle(h, now.Add(4*time.Hour))
 			_ = h.cache.Split(h.cache.Open()[0])
 		},
