@@ -46,8 +46,7 @@ const backfillWindow = 24 * time.Hour
 // Backfill calls each for one step after the other. It reads the records themselves, a window
 // at a time: the memory that it takes grows with the number of VMs alone.
 func (e *Exporter) Backfill(ctx context.Context, b Backfill, each func(Step) error) error {
-	// The response tells which API there is.
-	if _, err := e.config.Database.Identify(ctx); err == nil && e.config.Database.API() == influx.APIV3Query {
+	if e.config.Database.API() == influx.APIV3Query {
 		return errors.New("there is no history in a v3-query gateway")
 	}
 	found, err := e.fetchSchema(ctx, dumps)

@@ -52,8 +52,8 @@ const (
 	// joinWithin is how young a batch must be for a scrape to join it, and how much earlier
 	// than the scrape's its deadline may be.
 	joinWithin = time.Second
-	// WriteGrace is how long a client may take to read a response.
-	WriteGrace = 5 * time.Second
+	// writeGrace is how long a client may take to read a response.
+	writeGrace = 5 * time.Second
 	// maxEncodings limits the encoded responses that a batch stores.
 	maxEncodings = 8
 )
@@ -75,7 +75,7 @@ type handler struct {
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	timeout := h.config.Of(r.Header)
 	// It fails where the writer has no connection, as in a test.
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(timeout + WriteGrace))
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(timeout + writeGrace))
 	b := h.join(time.Now().Add(timeout))
 	select {
 	case <-b.done:

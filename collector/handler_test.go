@@ -556,8 +556,8 @@ func TestHandler_writeDeadline(t *testing.T) {
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil)
 		r.Header.Set(timeoutHeader, "10")
 		s.handler.ServeHTTP(w, r)
-		if len(w.after) != 1 || w.after[0] != 10*time.Second+WriteGrace {
-			t.Errorf("deadlines %v after the request, want %v after its 10 s", w.after, WriteGrace)
+		if len(w.after) != 1 || w.after[0] != 10*time.Second+writeGrace {
+			t.Errorf("deadlines %v after the request, want %v after its 10 s", w.after, writeGrace)
 		}
 	})
 }

@@ -37,21 +37,9 @@ var (
 // influxdb is a real InfluxDB.
 var influxdb influxtest.Shared
 
-type tests struct{ *testing.M }
-
-// Run stops InfluxDB before goleak looks for leaks.
-func (m tests) Run() int {
-	code := m.M.Run()
-	if err := influxdb.Stop(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return code
-}
-
 func TestMain(m *testing.M) {
 	flag.Parse()
-	goleak.VerifyTestMain(tests{m})
+	goleak.VerifyTestMain(influxtest.Tests{M: m, Server: &influxdb})
 }
 
 // recordedNow is the time for which the telemetry was recorded.

@@ -215,7 +215,8 @@ func (e *Exporter) examine(ctx context.Context, source source, m *Measurements) 
 		}
 		return err
 	}
-	if m.Tags, err = e.fetchTags(ctx, source); err != nil {
+	policy, _ := e.config.measurements(source)
+	if m.Tags, err = e.fetchTags(ctx, policy, m.Names...); err != nil {
 		return err
 	}
 	add := func(all *[]string, name string) {
@@ -260,13 +261,12 @@ func (e *Exporter) candidates(ctx context.Context, tag string) ([]string, error)
 		names = append(names, text(row, "name"))
 	}
 	for _, name := range names[:min(len(names), maxCandidates)] {
-		for row, err := range e.config.Database.Rows(ctx, influx.Request{Statement: influx.ShowTagKeys("", name)}) {
-			if err != nil {
-				return nil, fmt.Errorf("fetch the tags of %q: %w", name, err)
-			}
-			if text(row, "tagKey") == tag {
-				found = append(found, name)
-			}
+		tags, err := e.fetchTags(ctx, "", name)
+		if err != nil {
+			return nil, err
+		}
+		if slices.Contains(tags, tag) {
+			found = append(found, name)
 		}
 	}
 	return found, nil

@@ -51,9 +51,8 @@ func (e *Exporter) fetchSchema(ctx context.Context, s source) (*schema, error) {
 	return found, nil
 }
 
-// fetchTags requests the tags of a source's measurements.
-func (e *Exporter) fetchTags(ctx context.Context, s source) ([]string, error) {
-	policy, names := e.config.measurements(s)
+// fetchTags requests the tags of measurements.
+func (e *Exporter) fetchTags(ctx context.Context, policy string, names ...string) ([]string, error) {
 	var tags []string
 	for _, name := range names {
 		for row, err := range e.config.Database.Rows(ctx, influx.Request{Statement: influx.ShowTagKeys(policy, name), MaxBytes: maxSetBytes}) {
@@ -120,7 +119,8 @@ func (e *Exporter) newSchemas(ctx context.Context) *schemas {
 			return found, err
 		})
 		s.tags[source] = sync.OnceValues(func() (tags []string, err error) {
-			err = contain(func() error { tags, err = e.fetchTags(ctx, source); return err })
+			policy, names := e.config.measurements(source)
+			err = contain(func() error { tags, err = e.fetchTags(ctx, policy, names...); return err })
 			return tags, err
 		})
 	}

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -39,18 +38,8 @@ func drain(rows iter.Seq2[influx.Row, error]) error {
 	return nil
 }
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(mainTest{m}) }
-
-// mainTest stops the real InfluxDB before goleak looks for goroutines.
-type mainTest struct{ *testing.M }
-
-func (m mainTest) Run() int {
-	code := m.M.Run()
-	if err := influxdb.Stop(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return code
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(influxtest.Tests{M: m, Server: &influxdb})
 }
 
 const (

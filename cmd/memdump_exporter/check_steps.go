@@ -264,21 +264,12 @@ func covered(vms []collector.VM) string {
 	never := named(vms, collector.VM.NeverDumped)
 	text := fmt.Sprintf("each of %d monitored VMs has been dumped", len(vms))
 	if never != "" {
-		text = fmt.Sprintf("%d of %d monitored VMs have never been dumped: %s", countVMs(vms, collector.VM.NeverDumped), len(vms), never)
+		text = fmt.Sprintf("%d of %d monitored VMs have never been dumped: %s", collector.CountVMs(vms, collector.VM.NeverDumped), len(vms), never)
 	}
 	if shared := named(vms, func(vm collector.VM) bool { return vm.Shared }); shared != "" {
 		text += "\nVMs with the same name, whose dumps can't be told apart: " + shared
 	}
 	return text
-}
-
-func countVMs(vms []collector.VM, is func(collector.VM) bool) (n int) {
-	for _, vm := range vms {
-		if is(vm) {
-			n++
-		}
-	}
-	return n
 }
 
 func named(vms []collector.VM, is func(collector.VM) bool) string {

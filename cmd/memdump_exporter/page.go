@@ -135,7 +135,7 @@ type undumped struct {
 // neverDumped returns nil when there is none.
 func neverDumped(vms []collector.VM) *undumped {
 	const maxShown = 100
-	n := countVMs(vms, collector.VM.NeverDumped) // they come first
+	n := collector.CountVMs(vms, collector.VM.NeverDumped) // they come first
 	if n == 0 {
 		return nil
 	}

@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -24,19 +23,9 @@ import (
 // influxdb is a real one.
 var influxdb influxtest.Shared
 
-type tests struct{ *testing.M }
-
-// Run stops InfluxDB before leaks are looked for.
-func (m tests) Run() int {
-	code := m.M.Run()
-	if err := influxdb.Stop(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return code
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(influxtest.Tests{M: m, Server: &influxdb})
 }
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(tests{m}) }
 
 // recordedNow is the time at which the recordings were made.
 var recordedNow = time.Unix(0, 1762857000000000000)

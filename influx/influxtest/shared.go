@@ -56,6 +56,24 @@ func (s *Shared) Stop() error {
 	return errors.Join(s.server.Stop(), os.RemoveAll(s.dir))
 }
 
+// Tests are those of a package with a Shared server, which has stopped when Run returns: whoever
+// looks for leaks then finds none of it.
+type Tests struct {
+	*testing.M
+	Server *Shared
+}
+
+// Run runs the tests and returns the exit code, which is not 0 either when the server can't be
+// stopped.
+func (t Tests) Run() int {
+	code := t.M.Run()
+	if err := t.Server.Stop(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
+}
+
 // empty drops all databases.
 func (s *Server) empty(ctx context.Context) error {
 	rows, err := s.Query(ctx, "", "SHOW DATABASES")
