@@ -105,18 +105,16 @@ func (a *aggregate) Merge(other *aggregate) {
 	}
 }
 
-// with returns the merge of two aggregates, which it leaves unchanged. It copies the maps that
-// the other adds to, and shares the rest.
+// with returns the merge of two aggregates, which it leaves unchanged. It copies vms, which the
+// caller may change, and of the other maps those that change.
 func (a *aggregate) with(other *aggregate) *aggregate {
 	merged := *a
+	merged.vms = maps.Clone(a.vms)
 	if len(other.runs) > 0 {
 		merged.runs = maps.Clone(a.runs)
 	}
 	if len(other.days) > 0 {
 		merged.days = maps.Clone(a.days)
-	}
-	if len(other.vms) > 0 {
-		merged.vms = maps.Clone(a.vms)
 	}
 	merged.Merge(other)
 	return &merged

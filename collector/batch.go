@@ -16,7 +16,7 @@ type batch struct {
 	cancel   context.CancelFunc
 	began    time.Time // by the real clock, as the deadline is
 	now      time.Time // by the configured clock: the time that the values are of
-	views    [numSources]func() (view, error)
+	views    [numSources]sharedView
 	schemas  *schemas
 
 	done    chan struct{} // closed when every query has a result; what follows is final then
@@ -25,7 +25,17 @@ type batch struct {
 	// histories are their states at the end of the batch.
 	histories []HistoryState
 
+	// dumpedDomains and coverage are computed from the results when they are first needed.
+	dumpedDomains func() (map[string]domainTotals, bool)
+	coverage      func() ([]VM, bool)
+
 	encoded encodings
+}
+
+// sharedView is the view of a history that the queries of a batch share.
+type sharedView struct {
+	once once
+	view view
 }
 
 // lateGrace is how long a query may take to end after the deadline.
@@ -37,35 +47,38 @@ func (e *Exporter) newBatch(ctx context.Context, deadline time.Time) *batch {
 	b := &batch{exporter: e, began: time.Now(), now: e.config.Now(), done: make(chan struct{}), results: make([]result, len(e.queries))}
 	b.ctx, b.cancel = context.WithDeadline(ctx, deadline)
 	b.schemas = e.newSchemas(b.ctx)
-	for source := range numSources {
-		b.views[source] = b.viewOnce(e.histories[source])
-	}
+	b.dumpedDomains = sync.OnceValues(b.findDumpedDomains)
+	b.coverage = sync.OnceValues(b.findCoverage)
 	return b
 }
 
-// viewOnce returns a function that returns the same view of a history to every query of the
-// batch. They wait on a channel and not at a mutex, where the virtual time of tests stops.
-func (b *batch) viewOnce(h *history) func() (view, error) {
-	var (
-		v     view
-		err   error
-		begin sync.Once
-	)
-	done := make(chan struct{})
-	return func() (view, error) {
-		begin.Do(func() {
-			go func() {
-				defer close(done)
-				err = contain(func() error { v, err = h.view(b.ctx, b.now); return err })
-			}()
-		})
-		<-done
-		return v, err
-	}
+// once runs a function that makes requests once, for all callers that need its result. They
+// wait on a channel: a mutex, as in sync.Once, would stop the virtual time of tests.
+type once struct {
+	begin sync.Once
+	done  chan struct{}
+	err   error
 }
 
-// view returns the history of a source, the same to every query of the batch.
-func (b *batch) view(s source) (view, error) { return b.views[s]() }
+// do runs f in the first call, and returns the error of f in each call. A panic in f is an error.
+func (o *once) do(f func() error) error {
+	o.begin.Do(func() {
+		o.done = make(chan struct{})
+		go func() {
+			defer close(o.done)
+			o.err = contain(f)
+		}()
+	})
+	<-o.done
+	return o.err
+}
+
+// view returns the view of the history of a source, the same to every query of the batch.
+func (b *batch) view(s source) (view, error) {
+	v := &b.views[s]
+	err := v.once.do(func() (err error) { v.view, err = b.exporter.histories[s].view(b.ctx, b.now); return err })
+	return v.view, err
+}
 
 // execute runs all queries in parallel, and identifies InfluxDB meanwhile. A query without a
 // response at the deadline has failed. It calls finished for each result, and waits for others
@@ -117,12 +130,13 @@ func (b *batch) execute(finished func(result), others func()) {
 	b.histories = b.exporter.Histories()
 }
 
-// result returns the result of a query by its name; false where it failed.
-func (b *batch) result(name string) (result, bool) {
+// aggregateOf returns the aggregate of a query by its name; nil where the query failed, is not
+// in the table, or a gateway responded.
+func (b *batch) aggregateOf(name string) *aggregate {
 	for _, r := range b.results {
-		if r.query.name == name {
-			return r, r.err == nil
+		if r.query.name == name && r.err == nil {
+			return r.aggregate
 		}
 	}
-	return result{}, false
+	return nil
 }

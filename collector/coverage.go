@@ -45,12 +45,22 @@ func CountVMs(vms []VM, is func(VM) bool) (n int) {
 	return n
 }
 
-// coverage returns the monitored VMs with their newest dumps; false while that is unknown.
-func (b *batch) coverage() ([]VM, bool) {
-	dumped, ok := b.result(dumpedVMs)
-	monitored, alsoOK := b.result(monitoredVMs)
-	if !ok || !alsoOK || dumped.aggregate == nil || monitored.aggregate == nil {
+// findCoverage returns the monitored VMs with their newest dumps; false where a query for them
+// failed.
+func (b *batch) findCoverage() ([]VM, bool) {
+	domains, ok := b.dumpedDomains()
+	monitored := b.aggregateOf(monitoredVMs)
+	if !ok || monitored == nil {
 		return nil, false
 	}
-	return covered(dumped.aggregate.dumpedDomains(), monitored.aggregate.vms), true
+	return covered(domains, monitored.vms), true
+}
+
+// findDumpedDomains returns the domains with a dump; false where the query for them failed.
+func (b *batch) findDumpedDomains() (map[string]domainTotals, bool) {
+	dumped := b.aggregateOf(dumpedVMs)
+	if dumped == nil {
+		return nil, false
+	}
+	return dumped.dumpedDomains(), true
 }

@@ -195,15 +195,15 @@ type Measurements struct {
 func (e *Exporter) Examine(ctx context.Context) []Measurements {
 	var all []Measurements
 	for source := range numSources {
-		m := Measurements{Source: source.String()}
-		_, m.Names = e.config.measurements(source)
-		m.Err = e.examine(ctx, source, &m)
+		policy, names := e.config.measurements(source)
+		m := Measurements{Source: source.String(), Names: names}
+		m.Err = e.examine(ctx, source, policy, &m)
 		all = append(all, m)
 	}
 	return all
 }
 
-func (e *Exporter) examine(ctx context.Context, source source, m *Measurements) error {
+func (e *Exporter) examine(ctx context.Context, source source, policy string, m *Measurements) error {
 	found, err := e.fetchSchema(ctx, source)
 	if err != nil {
 		return err
@@ -215,34 +215,29 @@ func (e *Exporter) examine(ctx context.Context, source source, m *Measurements) 
 		}
 		return err
 	}
-	policy, _ := e.config.measurements(source)
 	if m.Tags, err = e.fetchTags(ctx, policy, m.Names...); err != nil {
 		return err
 	}
-	add := func(all *[]string, name string) {
-		if !slices.Contains(*all, name) {
-			*all = append(*all, name)
+	union := func(all, more []string) []string {
+		for _, name := range more {
+			if !slices.Contains(all, name) {
+				all = append(all, name)
+			}
 		}
+		return all
 	}
 	for i := range e.queries {
 		q := &e.queries[i]
 		if q.source != source {
 			continue
 		}
-		for _, f := range q.fields {
-			switch {
-			case len(m.Fields[f.name]) > 0:
-			case q.optional && f != sha256:
-				add(&m.Unwritten, f.name)
-			default:
-				add(&m.MissingFields, f.name)
-			}
-		}
+		required, optional := found.missing(q)
+		m.MissingFields, m.Unwritten = union(m.MissingFields, required), union(m.Unwritten, optional)
 		if conflict := found.conflict(q); conflict != nil && !slices.ContainsFunc(m.Conflicts, func(err error) bool { return err.Error() == conflict.Error() }) {
 			m.Conflicts = append(m.Conflicts, conflict)
 		}
 		if q.tag != "" && !slices.Contains(m.Tags, q.tag) {
-			add(&m.MissingTags, q.tag)
+			m.MissingTags = union(m.MissingTags, []string{q.tag})
 		}
 	}
 	return nil

@@ -36,7 +36,7 @@ var queries = []query{
 		fields:   []field{sha256},
 		tag:      "vmid",
 		add:      addRunNewest,
-		empty:    func(a *aggregate) bool { return len(a.dumpedRuntimeIDs()) == 0 },
+		empty:    func(a *aggregate) bool { return !a.hasDumpedRuntimeID() },
 		maxBytes: maxSetBytes,
 		gateway:  gatewayQuery{columns: `COUNT(DISTINCT vmid) AS unique_vms`, value: gatewayCount},
 		metrics: []metric{{

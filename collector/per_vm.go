@@ -102,17 +102,17 @@ type vmSeries struct {
 // perVM sends the metrics of the most recently dumped VMs. Which those are depends on the
 // query for dumped VMs; while it fails, there are none.
 func (b *batch) perVM(gauge func(*prometheus.Desc, float64, ...string)) {
-	dumped, ok := b.result(dumpedVMs)
-	if b.exporter.config.PerVM == 0 || !ok || dumped.aggregate == nil {
+	all, ok := b.dumpedDomains()
+	if b.exporter.config.PerVM == 0 || !ok {
 		return
 	}
-	domains := func(query string) map[string]domainTotals {
-		if r, ok := b.result(query); ok && r.aggregate != nil {
-			return r.aggregate.domains()
-		}
-		return nil
+	var totals, places map[string]domainTotals
+	if a := b.aggregateOf(vmTotals); a != nil {
+		totals = a.domains()
 	}
-	all, totals, places := dumped.aggregate.dumpedDomains(), domains(vmTotals), domains(vmPlaces)
+	if a := b.aggregateOf(vmPlaces); a != nil {
+		places = a.domains()
+	}
 	var vms []vmSeries
 	for name, newest := range all {
 		if !isUnclear(name) {

@@ -67,10 +67,7 @@ func (b *batch) queryRanges(q *query) (r result) {
 		return r
 	}
 	merged := v.settled.with(open)
-	if q.source == telemetry {
-		merged.vms = maps.Clone(merged.vms)
-		maps.DeleteFunc(merged.vms, func(_ identity, ns int64) bool { return !v.span.Contains(ns) })
-	}
+	maps.DeleteFunc(merged.vms, func(_ identity, ns int64) bool { return !v.span.Contains(ns) })
 	if r.err = b.exporter.checkTypes(b.schemas, q, b.now); r.err != nil {
 		return r
 	}

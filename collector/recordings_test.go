@@ -106,9 +106,8 @@ func bounded(t *testing.T, e *Exporter, r rangecache.Range) exposition {
 	t.Helper()
 	b := e.newBatch(t.Context(), time.Now().Add(time.Minute))
 	if r != rangecache.All {
-		b.views[dumps] = func() (view, error) {
-			return view{settled: newAggregate(), open: []rangecache.Range{r}, span: r, ranges: 1}, nil
-		}
+		_ = b.views[dumps].once.do(func() error { return nil })
+		b.views[dumps].view = view{settled: newAggregate(), open: []rangecache.Range{r}, span: r, ranges: 1}
 	}
 	b.execute(e.record, func() {})
 	registry := prometheus.NewPedanticRegistry()

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"memdump_exporter/influx"
@@ -103,28 +102,38 @@ func kindOf(fieldType string) fieldKind {
 
 // schemas are the schemas that the queries of one batch share: each is fetched at most once.
 type schemas struct {
-	fields [numSources]func() (*schema, error)
-	tags   [numSources]func() ([]string, error)
+	exporter *Exporter
+	ctx      context.Context
+	sources  [numSources]struct {
+		fields, tags once
+		schema       *schema
+		tagNames     []string
+	}
 }
 
-func (e *Exporter) newSchemas(ctx context.Context) *schemas {
-	s := &schemas{}
-	for source := range numSources {
-		// Contained here: to those who come later, a Once that panicked is done.
-		s.fields[source] = sync.OnceValues(func() (found *schema, err error) {
-			err = contain(func() error { found, err = e.fetchSchema(ctx, source); return err })
-			if err == nil {
-				e.schemas[source].Store(found)
-			}
-			return found, err
-		})
-		s.tags[source] = sync.OnceValues(func() (tags []string, err error) {
-			policy, names := e.config.measurements(source)
-			err = contain(func() error { tags, err = e.fetchTags(ctx, policy, names...); return err })
-			return tags, err
-		})
-	}
-	return s
+func (e *Exporter) newSchemas(ctx context.Context) *schemas { return &schemas{exporter: e, ctx: ctx} }
+
+// schema returns the schema of a source, and stores it for later batches.
+func (s *schemas) schema(source source) (*schema, error) {
+	of := &s.sources[source]
+	err := of.fields.do(func() (err error) {
+		if of.schema, err = s.exporter.fetchSchema(s.ctx, source); err == nil {
+			s.exporter.schemas[source].Store(of.schema)
+		}
+		return err
+	})
+	return of.schema, err
+}
+
+// tags returns the tags of the measurements of a source.
+func (s *schemas) tags(source source) ([]string, error) {
+	of := &s.sources[source]
+	err := of.tags.do(func() (err error) {
+		policy, names := s.exporter.config.measurements(source)
+		of.tagNames, err = s.exporter.fetchTags(s.ctx, policy, names...)
+		return err
+	})
+	return of.tagNames, err
 }
 
 // recentSchema returns the stored schema of a source, or nil where it is too old.
@@ -136,11 +145,25 @@ func (e *Exporter) recentSchema(s source, now time.Time) *schema {
 	return stored
 }
 
-// unwritten reports whether there are dumps, and nobody has written a field of an optional
-// query.
+// missing returns the fields of a query that the measurements do not have: those that every
+// writer records, and those that some do not.
+func (s *schema) missing(q *query) (required, optional []string) {
+	for _, f := range q.fields {
+		switch {
+		case len(s.fields[f.name]) > 0:
+		case q.optional && f != sha256:
+			optional = append(optional, f.name)
+		default:
+			required = append(required, f.name)
+		}
+	}
+	return required, optional
+}
+
+// unwritten reports whether there are dumps, but none with some field of an optional query.
 func (s *schema) unwritten(q *query) bool {
-	missing := slices.ContainsFunc(q.fields, func(f field) bool { return len(s.fields[f.name]) == 0 })
-	return q.optional && missing && len(s.fields[sha256.name]) > 0
+	_, optional := s.missing(q)
+	return len(optional) > 0 && len(s.fields[sha256.name]) > 0
 }
 
 // checkTypes returns an error when a field that the query reads has several types.
@@ -150,7 +173,7 @@ func (e *Exporter) checkTypes(s *schemas, q *query, now time.Time) (err error) {
 	}
 	found := e.recentSchema(q.source, now)
 	if found == nil {
-		if found, err = s.fields[q.source](); err != nil {
+		if found, err = s.schema(q.source); err != nil {
 			return err
 		}
 	}
@@ -161,10 +184,10 @@ func (e *Exporter) checkTypes(s *schemas, q *query, now time.Time) (err error) {
 // rows, no such measurement, no such field and no such tag. It returns an error unless there
 // are no rows; written is false when nobody has written the fields of an optional query.
 func (e *Exporter) checkEmpty(s *schemas, q *query, now time.Time) (written bool, err error) {
-	if known := e.recentSchema(q.source, now); known != nil && known.unwritten(q) {
+	if recent := e.recentSchema(q.source, now); recent != nil && recent.unwritten(q) {
 		return false, nil
 	}
-	found, err := s.fields[q.source]()
+	found, err := s.schema(q.source)
 	if err != nil {
 		return false, err
 	}
@@ -172,19 +195,16 @@ func (e *Exporter) checkEmpty(s *schemas, q *query, now time.Time) (written bool
 		_, names := e.config.measurements(q.source)
 		return false, fmt.Errorf("%w: the database has no measurement %s", errMeasurementMissing, quoted(names))
 	}
-	for _, f := range q.fields {
-		if len(found.fields[f.name]) > 0 {
-			continue
-		}
-		if found.unwritten(q) {
-			return false, nil
-		}
-		return false, fmt.Errorf("%w: the measurement %s has no field %q", errFieldMissing, quoted(found.existing), f.name)
-	}
-	if q.tag == "" {
+	required, optional := found.missing(q)
+	switch missing := append(required, optional...); {
+	case found.unwritten(q):
+		return false, nil
+	case len(missing) > 0:
+		return false, fmt.Errorf("%w: the measurement %s has no field %q", errFieldMissing, quoted(found.existing), missing[0])
+	case q.tag == "":
 		return true, nil
 	}
-	tags, err := s.tags[q.source]()
+	tags, err := s.tags(q.source)
 	if err == nil && !slices.Contains(tags, q.tag) {
 		err = fmt.Errorf("%w: the measurement %s has no tag %q", errTagMissing, quoted(found.existing), q.tag)
 	}

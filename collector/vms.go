@@ -21,6 +21,16 @@ func (a *aggregate) dumpedRuntimeIDs() map[string]bool {
 	return ids
 }
 
+// hasDumpedRuntimeID reports whether some dump has a runtime ID.
+func (a *aggregate) hasDumpedRuntimeID() bool {
+	for r, totals := range a.runs {
+		if totals.dumped && r.vmid != "" {
+			return true
+		}
+	}
+	return false
+}
+
 // dumpedDomains returns the domains with a newest dump.
 func (a *aggregate) dumpedDomains() map[string]domainTotals {
 	domains := a.domains()
