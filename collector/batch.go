@@ -19,6 +19,8 @@ type batch struct {
 	views    [numSources]sharedView
 	schemas  *schemas
 
+	scrapers int // that wait; guarded by the handler
+
 	done    chan struct{} // closed when every query has a result; what follows is final then
 	results []result      // in the order of the table
 	server  influx.Server // Major is 0 where it is unknown

@@ -81,6 +81,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case <-b.done:
 		h.encode(b, r).writeTo(w)
 	case <-r.Context().Done():
+		h.leave(b)
 	}
 }
 
@@ -90,12 +91,31 @@ func (h *handler) join(deadline time.Time) *batch {
 	defer h.mu.Unlock()
 	if b := h.current; b != nil && b.joinable(deadline) {
 		h.exporter.joined.Inc()
+		b.scrapers++
 		return b
 	}
 	b := h.exporter.newBatch(h.exporter.ctx, deadline)
+	b.scrapers = 1
 	h.current = b
 	go b.execute(h.exporter.record, func() {})
 	return b
+}
+
+// leave ends a batch when its last scraper has left, but not before the default timeout: a full
+// query that takes longer than the scrapers wait would otherwise never give way to the history.
+func (h *handler) leave(b *batch) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if b.scrapers--; b.scrapers > 0 {
+		return
+	}
+	time.AfterFunc(h.config.Default-time.Since(b.began), func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if b.scrapers == 0 {
+			b.cancel()
+		}
+	})
 }
 
 // joinable reports whether a scrape with a deadline may share the batch.

@@ -412,6 +412,39 @@ func TestHandler_allLeave(t *testing.T) {
 	})
 }
 
+// TestHandler_abandoned: a batch that nobody waits for any more ends after the default timeout,
+// however long a scraper has announced to wait; a scraper that waits keeps it.
+func TestHandler_abandoned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemory(t)
+		m.wait = during(`"compressed" FROM`, 10*time.Minute)
+		s := newScraper(t, m)
+		ctx, leave := context.WithCancel(t.Context())
+		first, second := s.begin(ctx, "86400"), s.begin(ctx, "86400")
+		synctest.Wait()
+		other := s.begin(ctx, "86390")
+		time.Sleep(500 * time.Millisecond)
+		leave()
+		<-first
+		<-second
+		<-other
+		joins := s.begin(t.Context(), "86390") // the batch of the other
+		time.Sleep(time.Minute - 500*time.Millisecond - 1)
+		synctest.Wait()
+		if n := m.canceled.Load(); n != 0 {
+			t.Errorf("%d requests are canceled before the default timeout, want 0", n)
+		}
+		time.Sleep(1)
+		synctest.Wait()
+		if n := m.canceled.Load(); n != 1 {
+			t.Errorf("%d requests are canceled after the default timeout, want that of the abandoned batch", n)
+		}
+		if got, want := <-joins, 10*time.Minute-500*time.Millisecond; got.took != want {
+			t.Errorf("the scraper that stays took %v, want %v", got.took, want)
+		}
+	})
+}
+
 // TestHandler_closed: the end of the exporter ends its batches.
 func TestHandler_closed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
