@@ -11,9 +11,9 @@ import (
 	"memdump_exporter/influx"
 )
 
-// aggregate is what the rows of a time range add up to. Aggregates of ranges that do not
-// overlap merge into that of both. A request fills the parts that its columns name; the others
-// stay zero.
+// aggregate is what the rows of a time range add up to. Aggregates of time ranges that do not
+// overlap merge into the aggregate of both. A request fills the parts that its columns name; the
+// others stay zero.
 type aggregate struct {
 	dumps      total // points with sha256
 	sums       [numSums]total
@@ -21,10 +21,9 @@ type aggregate struct {
 	runs       map[run]runTotals
 	days       map[int64]dayTotals // by start of the day in UTC, in nanoseconds since 1970
 	vms        map[identity]int64  // telemetry: newest time, in nanoseconds since 1970
-	dumpedRuns int                 // the number of runs with a dump
-	rows       int64               // of the responses
-	// unclear says that a name among the runs may stand for several.
-	unclear bool
+	dumpedRuns int                 // number of runs with a dump
+	rows       int64               // number of rows in the responses
+	ambiguous  bool                // a name of a run may stand for several names
 }
 
 // The numeric fields that are summed.
@@ -35,27 +34,27 @@ const (
 	numSums
 )
 
-// summedFields are the names of the fields, by their constants.
+// summedFields are the names of the fields, indexed by the constants.
 var summedFields = [numSums]string{"gzip_size_bytes", "raw_size_bytes", "duration_sec"}
 
 // total is a sum or a count. Whole numbers add up exactly.
 type total struct {
 	whole    int64
-	fraction float64 // the sum of the numbers that are not whole, or beyond 64 bits
-	values   int64   // how many numbers were added up
-	err      error   // why the total can't be trusted
+	fraction float64 // sum of the numbers that are not whole, or exceed 64 bits
+	values   int64   // number of values in the sum
+	err      error   // why the total is invalid
 }
 
 // instant is a time that may be missing, in nanoseconds since 1970.
 type instant struct {
-	ns    int64
-	known bool
+	ns      int64
+	present bool
 }
 
-// run identifies a run of a VM on a host, as a dump names it. Either may be empty.
+// run identifies a run of a VM on a host by the tags of its dumps. Either may be empty.
 type run struct{ vmid, dom string }
 
-// domain returns the domain that dumps of the run belong to; empty where they name none.
+// domain returns the domain that the dumps of the run belong to; empty if they name none.
 func (r run) domain() string {
 	if r.dom != "" {
 		return r.dom
@@ -63,22 +62,23 @@ func (r run) domain() string {
 	return r.vmid
 }
 
-// runTotals are the dumps of one run.
+// runTotals sums up the dumps of one run.
 type runTotals struct {
-	dumps, compressed int64
-	sized             bool // some dump has a compressed size
-	spoiled           bool // compressed is not true: a size was unreadable, or 64 bits do not hold it
-	dumped            bool // there is a dump, newest is its time
-	newest            int64
+	dumps, compressed int64  // number, and bytes
+	hasSize           bool   // some dump has a compressed size
+	badSize           bool   // compressed is invalid: a size is unreadable, or the sum exceeds 64 bits
+	dumped            bool   // the run has a dump
+	newest            int64  // time of the newest dump, in nanoseconds since 1970
 	host              string // of the newest dump; may be empty
 }
 
+// dayTotals sums up the dumps of one day.
 type dayTotals struct {
-	dumps, compressed int64
-	spoiled           bool // compressed is not true: a size was unreadable, or 64 bits do not hold it
+	dumps, compressed int64 // number, and bytes
+	badSize           bool  // compressed is invalid: a size is unreadable, or the sum exceeds 64 bits
 }
 
-// identity is what a telemetry series tells of a VM. All but the runtime ID may be empty.
+// identity holds the tags of a telemetry series that identify a VM. All but vmid may be empty.
 type identity struct{ vmid, uuid, name string }
 
 const day = 24 * time.Hour
@@ -93,7 +93,7 @@ func (a *aggregate) Merge(other *aggregate) {
 	}
 	a.newest = a.newest.latest(other.newest)
 	a.rows += other.rows
-	a.unclear = a.unclear || other.unclear
+	a.ambiguous = a.ambiguous || other.ambiguous
 	for r, more := range other.runs {
 		a.addRun(r, more)
 	}
@@ -135,13 +135,13 @@ func (a *aggregate) addRun(r run, more runTotals) {
 	a.runs[r] = totals
 }
 
-// addSizes adds the numbers of another run, or of another time range.
+// addSizes adds the number and the sizes of more dumps.
 func (t *runTotals) addSizes(more runTotals) {
 	compressed, ok := sum64(t.compressed, more.compressed)
 	t.dumps += more.dumps
 	t.compressed = compressed
-	t.sized = t.sized || more.sized
-	t.spoiled = t.spoiled || more.spoiled || !ok
+	t.hasSize = t.hasSize || more.hasSize
+	t.badSize = t.badSize || more.badSize || !ok
 }
 
 func (a *aggregate) addDay(start int64, more dayTotals) {
@@ -150,21 +150,21 @@ func (a *aggregate) addDay(start int64, more dayTotals) {
 	}
 	totals := a.days[start]
 	compressed, ok := sum64(totals.compressed, more.compressed)
-	a.days[start] = dayTotals{totals.dumps + more.dumps, compressed, totals.spoiled || more.spoiled || !ok}
+	a.days[start] = dayTotals{totals.dumps + more.dumps, compressed, totals.badSize || more.badSize || !ok}
 }
 
 func (a *aggregate) addVM(id identity, ns int64) {
 	if a.vms == nil {
 		a.vms = make(map[identity]int64)
 	}
-	if known, ok := a.vms[id]; !ok || ns > known {
+	if newest, ok := a.vms[id]; !ok || ns > newest {
 		a.vms[id] = ns
 	}
 }
 
-// addRecord adds one point of the dumps' measurement. Without sha256 it is no dump, though its
-// numbers count, as in a SUM over all points. A field that can't be read spoils its own total
-// alone.
+// addRecord adds one point of the measurement of the dumps. A point without sha256 is no dump,
+// but its numbers count, as in a SUM over all points. An unreadable field invalidates the total
+// of that field only.
 func (a *aggregate) addRecord(row influx.Row) error {
 	ns, err := row.Time()
 	if err != nil {
@@ -180,22 +180,22 @@ func (a *aggregate) addRecord(row influx.Row) error {
 		a.newest = a.newest.latest(instant{ns, true})
 		more.dumps, more.dumped, more.newest, more.host = 1, true, ns, text(row, "host")
 	}
-	if more.dumped || more.sized {
+	if more.dumped || more.hasSize {
 		r := run{text(row, "vmid"), text(row, "dom")}
-		a.unclear = a.unclear || isUnclear(r.vmid, r.dom)
+		a.ambiguous = a.ambiguous || isAmbiguous(r.vmid, r.dom)
 		a.addRun(r, more)
-		a.addDay(startOfDay(ns), dayTotals{more.dumps, more.compressed, more.spoiled})
+		a.addDay(startOfDay(ns), dayTotals{more.dumps, more.compressed, more.badSize})
 	}
 	return nil
 }
 
-// setSize sets the compressed size, where there is one.
+// setSize sets the compressed size if there is one.
 func (t *runTotals) setSize(size total) {
 	if size.values == 0 {
 		return
 	}
 	compressed, ok := size.bytes()
-	t.compressed, t.sized, t.spoiled = compressed, true, !ok || size.err != nil
+	t.compressed, t.hasSize, t.badSize = compressed, true, !ok || size.err != nil
 }
 
 // startOfDay returns the start of a time's day in UTC; both are in nanoseconds since 1970.
@@ -208,7 +208,7 @@ func startOfDay(ns int64) int64 {
 }
 
 func (i instant) latest(other instant) instant {
-	if !i.known || other.known && other.ns > i.ns {
+	if !i.present || other.present && other.ns > i.ns {
 		return other
 	}
 	return i
@@ -226,24 +226,24 @@ func (t total) plus(other total) total {
 	return total{whole, t.fraction + other.fraction, t.values + other.values, err}
 }
 
-// sum64 adds two numbers; false when 64 bits do not hold their sum.
+// sum64 adds two numbers; false if their sum exceeds 64 bits.
 func sum64(a, b int64) (int64, bool) {
 	sum := a + b
 	return sum, (sum > a) == (b > 0)
 }
 
-// bytes returns a total of bytes; false when 64 bits do not hold it.
+// bytes returns a total of bytes; false if it exceeds 64 bits.
 func (t total) bytes() (int64, bool) {
 	const limit = 1 << 63
 	fraction := math.Round(t.fraction)
-	if !(fraction >= -limit && fraction < limit) { // NaN, too
+	if !(fraction >= -limit && fraction < limit) { // negated, so that NaN is rejected
 		return 0, false
 	}
 	return sum64(t.whole, int64(fraction))
 }
 
-// value returns the nearest float64. A negative total is an overflow that the server did not
-// notice, as sums of InfluxDB wrap silently, or of numbers that can't be true.
+// value returns the nearest float64. A negative total is an error: sums of InfluxDB overflow
+// silently, and neither a size nor a duration is negative.
 func (t total) value() (float64, error) {
 	value := float64(t.whole) + t.fraction
 	switch {
@@ -255,7 +255,7 @@ func (t total) value() (float64, error) {
 	return value, nil
 }
 
-// number returns a numeric column as a total of one number, or of none where it is null.
+// number returns a numeric column as a total of one value, or of none if it is null.
 func number(row influx.Row, column string) total {
 	if value, _ := row.Value(column); value == nil {
 		return total{}
@@ -270,7 +270,7 @@ func number(row influx.Row, column string) total {
 	return total{fraction: n.Float, values: 1}
 }
 
-// count returns a column that holds a COUNT: 0 where the server wrote null.
+// count returns a column that holds a COUNT; null is 0.
 func count(row influx.Row, column string) (int64, error) {
 	if value, present := row.Value(column); value == nil && present {
 		return 0, nil
@@ -282,19 +282,19 @@ func count(row influx.Row, column string) (int64, error) {
 	return n, err
 }
 
-// text returns a column of text; empty where there is none.
+// text returns a column of text; empty if the column is missing, or holds anything else.
 func text(row influx.Row, column string) string {
 	value, _ := row.Value(column)
 	text, _ := value.(string)
 	return text
 }
 
-// errUnclear says that names can't be told apart.
-var errUnclear = fmt.Errorf("%w: names that are not UTF-8 can't be told apart", errOutOfRange)
+// errAmbiguous: one name in a response may stand for several.
+var errAmbiguous = fmt.Errorf("%w: names that are not UTF-8 can't be told apart", errOutOfRange)
 
-// isUnclear reports whether a name is not UTF-8: a server replaces what it can't encode, so
-// that two names may have become one.
-func isUnclear(names ...string) bool {
+// isAmbiguous reports whether one of the names may stand for several: servers replace bytes that
+// are not UTF-8 with U+FFFD.
+func isAmbiguous(names ...string) bool {
 	for _, name := range names {
 		if strings.ContainsRune(name, utf8.RuneError) {
 			return true
@@ -303,5 +303,5 @@ func isUnclear(names ...string) bool {
 	return false
 }
 
-// seconds is the nearest float64 of a time in nanoseconds.
+// seconds converts nanoseconds to seconds.
 func seconds(ns int64) float64 { return float64(ns/1e9) + float64(ns%1e9)/1e9 }

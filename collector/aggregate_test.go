@@ -170,24 +170,24 @@ func TestAggregate_addRun(t *testing.T) {
 			runTotals{dumped: true, newest: -5}, 1,
 		},
 		"a size and no dump": {
-			[]runTotals{{compressed: 3, sized: true}},
-			runTotals{compressed: 3, sized: true}, 0,
+			[]runTotals{{compressed: 3, hasSize: true}},
+			runTotals{compressed: 3, hasSize: true}, 0,
 		},
 		"a dump and a size": {
-			[]runTotals{{compressed: 3, sized: true}, {dumps: 1, dumped: true}},
-			runTotals{dumps: 1, compressed: 3, sized: true, dumped: true}, 1,
+			[]runTotals{{compressed: 3, hasSize: true}, {dumps: 1, dumped: true}},
+			runTotals{dumps: 1, compressed: 3, hasSize: true, dumped: true}, 1,
 		},
 		"sizes": {
-			[]runTotals{{compressed: 3, sized: true}, {dumps: 2}, {compressed: 4, sized: true}},
-			runTotals{dumps: 2, compressed: 7, sized: true}, 0,
+			[]runTotals{{compressed: 3, hasSize: true}, {dumps: 2}, {compressed: 4, hasSize: true}},
+			runTotals{dumps: 2, compressed: 7, hasSize: true}, 0,
 		},
 		"spoiled": {
-			[]runTotals{{compressed: 3, sized: true, spoiled: true}, {dumps: 2}},
-			runTotals{dumps: 2, compressed: 3, sized: true, spoiled: true}, 0,
+			[]runTotals{{compressed: 3, hasSize: true, badSize: true}, {dumps: 2}},
+			runTotals{dumps: 2, compressed: 3, hasSize: true, badSize: true}, 0,
 		},
 		"more than 64 bits": {
-			[]runTotals{{compressed: math.MaxInt64, sized: true}, {compressed: 1, sized: true}},
-			runTotals{compressed: math.MinInt64, sized: true, spoiled: true}, 0,
+			[]runTotals{{compressed: math.MaxInt64, hasSize: true}, {compressed: 1, hasSize: true}},
+			runTotals{compressed: math.MinInt64, hasSize: true, badSize: true}, 0,
 		},
 		"a size of no record": {
 			[]runTotals{{}},
@@ -257,7 +257,7 @@ func TestAggregate_addRecord(t *testing.T) {
 	r := run{"1", "a"}
 	withoutSize := runTotals{dumps: 1, dumped: true, newest: ns, host: "h"}
 	withSize := withoutSize
-	withSize.compressed, withSize.sized = 10, true
+	withSize.compressed, withSize.hasSize = 10, true
 	for name, tt := range map[string]struct {
 		row  string // sha256, duration_sec, gzip_size_bytes, raw_size_bytes
 		want aggregate
@@ -280,7 +280,7 @@ func TestAggregate_addRecord(t *testing.T) {
 		"no dump": {
 			row: `null,2.5,10,40`,
 			want: aggregate{sums: [numSums]total{{whole: 10, values: 1}, {whole: 40, values: 1}, {fraction: 2.5, values: 1}},
-				runs: map[run]runTotals{r: {compressed: 10, sized: true}}, days: map[int64]dayTotals{startOfDay(ns): {compressed: 10}}},
+				runs: map[run]runTotals{r: {compressed: 10, hasSize: true}}, days: map[int64]dayTotals{startOfDay(ns): {compressed: 10}}},
 		},
 		"nothing of interest": {row: `null,null,null,null`},
 		"sizes as floats": {
@@ -320,10 +320,10 @@ func TestAggregate_addRecord_unreadable(t *testing.T) {
 	}
 	spoiled := make(map[string]bool)
 	for dom, totals := range a.domains() {
-		spoiled[dom] = totals.spoiled
+		spoiled[dom] = totals.badSize
 	}
 	if want := map[string]bool{"a": true, "b": false}; !maps.Equal(spoiled, want) {
-		t.Errorf("spoiled: %v, want %v", spoiled, want)
+		t.Errorf("badSize: %v, want %v", spoiled, want)
 	}
 	if a.dumps.whole != 3 {
 		t.Errorf("%d dumps, want 3", a.dumps.whole)
@@ -353,11 +353,11 @@ func TestAggregate_unclear(t *testing.T) {
 		`[5,"` + "\ufffd" + `","1","h",null]`:   false, // no dump
 	} {
 		a := recordsOf(t, rowsOf(columns, row))
-		if _, known, err := a.distinct(1); errors.Is(err, errUnclear) != unclear || known == unclear {
+		if _, known, err := a.distinct(1); errors.Is(err, errAmbiguous) != unclear || known == unclear {
 			t.Errorf("%s: known %v, %v", row, known, err)
 		}
-		if merged := newAggregate().with(a); merged.unclear != unclear {
-			t.Errorf("%s: merged: unclear %v", row, merged.unclear)
+		if merged := newAggregate().with(a); merged.ambiguous != unclear {
+			t.Errorf("%s: merged: unclear %v", row, merged.ambiguous)
 		}
 	}
 }

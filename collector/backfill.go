@@ -1,6 +1,7 @@
 package collector
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,24 +11,24 @@ import (
 	"memdump_exporter/influx"
 )
 
-// Backfill is history for a Prometheus that starts today.
+// Backfill selects the times for which past values of metrics are computed.
 type Backfill struct {
-	// From and To are the first step and the latest possible one; Every is the time between
-	// two. All are whole seconds.
+	// From is the first step, and To the latest possible one. Every is the time between two
+	// steps. All are whole seconds.
 	From, To time.Time
 	Every    time.Duration
-	// Timeout bounds a request; one that takes longer is split.
+	// Timeout is the timeout of one request. The time range of a request that exceeds it is split.
 	Timeout time.Duration
 }
 
-// Step has the values of all metrics of BackfillMetrics at a time: those of the dumps that
-// began up to then, that time included.
+// Step has the values of the metrics of BackfillMetrics at a time, computed from the dumps that
+// began at that time or before.
 type Step struct {
 	At     time.Time
 	Values []MetricValue
 }
 
-// BackfillMetrics returns the metrics that a Step has values of.
+// BackfillMetrics returns the metrics of each Step, without values.
 func (e *Exporter) BackfillMetrics() []MetricValue {
 	var all []MetricValue
 	for i := range e.queries {
@@ -40,11 +41,11 @@ func (e *Exporter) BackfillMetrics() []MetricValue {
 	return all
 }
 
-// backfillWindow is the time range of a request, where a step is not longer.
+// backfillWindow is the time range of one request, unless a step is longer.
 const backfillWindow = 24 * time.Hour
 
-// Backfill calls each for one step after the other. It reads the records themselves, a window
-// at a time: the memory that it takes grows with the number of VMs alone.
+// Backfill calls each with one step after the other, and ends with the first error. It reads the
+// records of one window after the other, so that its memory grows with the number of VMs only.
 func (e *Exporter) Backfill(ctx context.Context, b Backfill, each func(Step) error) error {
 	if e.config.Database.API() == influx.APIV3Query {
 		return errors.New("there is no history in a v3-query gateway")
@@ -60,15 +61,10 @@ func (e *Exporter) Backfill(ctx context.Context, b Backfill, each func(Step) err
 			}
 		}
 	}
-	sum := newAggregate()
-	before := rangecache.Range{From: rangecache.All.From, To: b.From.UnixNano() + 1}
-	err = e.readRecords(ctx, b, before, func(int64) *aggregate { return sum })
-	if err != nil {
-		return fmt.Errorf("read the records before %s: %w", b.From.UTC().Format(time.RFC3339), err)
-	}
-	values, changed := e.BackfillMetrics(), true
-	step := func(at time.Time) error {
-		if changed {
+	sum, values := newAggregate(), e.BackfillMetrics()
+	step := func(at time.Time, more *aggregate) error {
+		if more != nil {
+			sum.Merge(more)
 			if err := e.backfillValues(sum, values); err != nil {
 				return err
 			}
@@ -76,32 +72,26 @@ func (e *Exporter) Backfill(ctx context.Context, b Backfill, each func(Step) err
 		return each(Step{at, values})
 	}
 	at := b.From
-	if err := step(at); err != nil {
+	before := rangecache.Range{From: rangecache.All.From, To: at.UnixNano() + 1}
+	parts, err := e.readRecords(ctx, b, before)
+	if err != nil {
+		return fmt.Errorf("read the records before %s: %w", at.UTC().Format(time.RFC3339), err)
+	}
+	if err := step(at, cmp.Or(parts[before.From], newAggregate())); err != nil {
 		return err
 	}
-	perWindow := max(1, int(backfillWindow/b.Every))
+	maxSteps := max(1, int(backfillWindow/b.Every))
 	for left := int(b.To.Sub(b.From) / b.Every); left > 0; {
-		n := min(left, perWindow)
-		left -= n
-		parts := make([]*aggregate, n)
-		begin := at.UnixNano() + 1
-		window := rangecache.Range{From: begin, To: begin + int64(n)*int64(b.Every)}
-		err := e.readRecords(ctx, b, window, func(ns int64) *aggregate {
-			i := (ns - begin) / int64(b.Every)
-			if parts[i] == nil {
-				parts[i] = newAggregate()
-			}
-			return parts[i]
-		})
-		if err != nil {
+		steps := min(left, maxSteps)
+		left -= steps
+		window := rangecache.Range{From: at.UnixNano() + 1, To: at.Add(time.Duration(steps)*b.Every).UnixNano() + 1}
+		if parts, err = e.readRecords(ctx, b, window); err != nil {
 			return fmt.Errorf("read the records after %s: %w", at.UTC().Format(time.RFC3339), err)
 		}
-		for _, part := range parts {
-			if changed = part != nil; changed {
-				sum.Merge(part)
-			}
+		for range steps {
+			more := parts[at.UnixNano()+1]
 			at = at.Add(b.Every)
-			if err := step(at); err != nil {
+			if err := step(at, more); err != nil {
 				return err
 			}
 		}
@@ -113,8 +103,8 @@ func (e *Exporter) Backfill(ctx context.Context, b Backfill, each func(Step) err
 	return err
 }
 
-// backfillValues sets the values of the metrics to those of an aggregate. What it has no rows
-// for has no value.
+// backfillValues sets the values of the metrics to those of an aggregate. A metric of an optional
+// query without rows has no value.
 func (e *Exporter) backfillValues(sum *aggregate, values []MetricValue) (err error) {
 	next := 0
 	for i := range e.queries {
@@ -129,7 +119,7 @@ func (e *Exporter) backfillValues(sum *aggregate, values []MetricValue) (err err
 				v.Known = false
 				continue
 			}
-			// Counting the runs afresh for each step would take most of the time.
+			// Counting the runs again at each step would take most of the time.
 			if q.name == dumpedVMs && v.Known && sum.dumpedRuns == v.runs {
 				continue
 			}
@@ -142,27 +132,32 @@ func (e *Exporter) backfillValues(sum *aggregate, values []MetricValue) (err err
 	return nil
 }
 
-// readRecords adds the records of a range to the aggregates that part returns for their times.
-// It splits the range where InfluxDB rejects it or takes too long.
-func (e *Exporter) readRecords(ctx context.Context, b Backfill, span rangecache.Range, part func(ns int64) *aggregate) error {
+// readRecords returns the records of a window: an aggregate for each step that has some, by the
+// start of the step, or one for a window without a lower end. It splits a range that InfluxDB
+// rejects, or that takes too long.
+func (e *Exporter) readRecords(ctx context.Context, b Backfill, window rangecache.Range) (map[int64]*aggregate, error) {
 	splittable := func(err error) bool {
 		return dumps.splittable(err) || errors.Is(err, influx.ErrTimeout) && ctx.Err() == nil
 	}
-	return rangecache.Walk(e.config.Now().UnixNano(), span, nil, splittable, func(r rangecache.Range) error {
-		parts, err := e.readRange(ctx, b, r, span)
+	parts := make(map[int64]*aggregate)
+	err := rangecache.Walk(e.config.Now().UnixNano(), window, nil, splittable, func(r rangecache.Range) error {
+		more, err := e.readRange(ctx, b, r, window)
 		if err != nil {
 			return err
 		}
-		for ns, more := range parts {
-			part(ns).Merge(more)
+		for start, part := range more {
+			if parts[start] == nil {
+				parts[start] = newAggregate()
+			}
+			parts[start].Merge(part)
 		}
 		return nil
 	})
+	return parts, err
 }
 
-// readRange returns the records of a range: an aggregate for each step within the window, by
-// a time of the step, or one for all that lies before the first.
-func (e *Exporter) readRange(ctx context.Context, b Backfill, r, span rangecache.Range) (map[int64]*aggregate, error) {
+// readRange is readRecords for a part of the window, in one request.
+func (e *Exporter) readRange(ctx context.Context, b Backfill, r, window rangecache.Range) (map[int64]*aggregate, error) {
 	ctx, cancel := context.WithTimeout(ctx, b.Timeout)
 	defer cancel()
 	parts := make(map[int64]*aggregate)
@@ -176,16 +171,16 @@ func (e *Exporter) readRange(ctx context.Context, b Backfill, r, span rangecache
 			return nil, err
 		}
 		if !r.Contains(ns) {
-			return nil, fmt.Errorf("%w: a record outside of the requested time range", influx.ErrMalformed)
+			return nil, fmt.Errorf("%w: a record outside the requested time range", influx.ErrMalformed)
 		}
-		at := span.From
-		if at != rangecache.All.From {
-			at += (ns - span.From) / int64(b.Every) * int64(b.Every)
+		start := window.From
+		if start != rangecache.All.From {
+			start += (ns - window.From) / int64(b.Every) * int64(b.Every)
 		}
-		if parts[at] == nil {
-			parts[at] = newAggregate()
+		if parts[start] == nil {
+			parts[start] = newAggregate()
 		}
-		if err := parts[at].addRecord(row); err != nil {
+		if err := parts[start].addRecord(row); err != nil {
 			return nil, err
 		}
 	}

@@ -9,25 +9,26 @@ import (
 	"memdump_exporter/influx"
 )
 
-// batch is one execution of all queries, which scrapes that overlap share.
+// batch is one execution of all queries. Overlapping scrapes share it.
 type batch struct {
 	exporter *Exporter
 	ctx      context.Context // ends at the deadline
 	cancel   context.CancelFunc
-	began    time.Time // by the real clock, as the deadline is
-	now      time.Time // by the configured clock: the time that the values are of
+	began    time.Time // by the real clock, like the deadline
+	now      time.Time // by the configured clock: the end of the time range that counts
 	views    [numSources]sharedView
 	schemas  *schemas
 
-	scrapers int // that wait; guarded by the handler
+	scrapers int // number of scrapes that wait; the handler's mutex guards it
 
-	done    chan struct{} // closed when every query has a result; what follows is final then
-	results []result      // in the order of the table
-	server  influx.Server // Major is 0 where it is unknown
-	// histories are their states at the end of the batch.
-	histories []HistoryState
+	done chan struct{} // closed when every query has a result; the fields below are final then
 
-	// dumpedDomains and coverage are computed from the results when they are first needed.
+	results   []result       // in the order of the table
+	server    influx.Server  // Major is 0 if it is unknown
+	histories []HistoryState // at the end of the batch
+
+	// dumpedDomains and coverage compute their result once, when it is first needed. They return
+	// false if a query that they depend on failed.
 	dumpedDomains func() (map[string]domainTotals, bool)
 	coverage      func() ([]VM, bool)
 
@@ -40,11 +41,10 @@ type sharedView struct {
 	view view
 }
 
-// lateGrace is how long a query may take to end after the deadline.
+// lateGrace is how long a query may take to return after the deadline.
 const lateGrace = 100 * time.Millisecond
 
-// newBatch returns a batch that ends at the deadline, by the real clock. It makes no request
-// yet.
+// newBatch returns a batch that ends at the deadline, by the real clock. It makes no request.
 func (e *Exporter) newBatch(ctx context.Context, deadline time.Time) *batch {
 	b := &batch{exporter: e, began: time.Now(), now: e.config.Now(), done: make(chan struct{}), results: make([]result, len(e.queries))}
 	b.ctx, b.cancel = context.WithDeadline(ctx, deadline)
@@ -54,15 +54,16 @@ func (e *Exporter) newBatch(ctx context.Context, deadline time.Time) *batch {
 	return b
 }
 
-// once runs a function that makes requests once, for all callers that need its result. They
-// wait on a channel: a mutex, as in sync.Once, would stop the virtual time of tests.
+// once executes a function once for all its callers. Unlike those of sync.Once, the callers wait
+// on a channel: the virtual time of tests stops while a goroutine waits for a mutex, and with it a
+// function that makes requests. The zero value is ready.
 type once struct {
 	begin sync.Once
 	done  chan struct{}
 	err   error
 }
 
-// do runs f in the first call, and returns the error of f in each call. A panic in f is an error.
+// do calls f if it is the first call, and returns the error of f. A panic in f is an error.
 func (o *once) do(f func() error) error {
 	o.begin.Do(func() {
 		o.done = make(chan struct{})
@@ -82,9 +83,10 @@ func (b *batch) view(s source) (view, error) {
 	return v.view, err
 }
 
-// execute runs all queries in parallel, and identifies InfluxDB meanwhile. A query without a
-// response at the deadline has failed. It calls finished for each result, and waits for others
-// that use the context of the batch.
+// execute executes all queries concurrently and, at the same time, identifies InfluxDB. A query
+// without a result shortly after the deadline has failed. execute calls finished with each
+// result, and others before it returns: others waits for goroutines that use the context of the
+// batch.
 func (b *batch) execute(finished func(result), others func()) {
 	defer close(b.done)
 	defer b.cancel()
@@ -92,14 +94,14 @@ func (b *batch) execute(finished func(result), others func()) {
 		i int
 		r result
 	}
-	outcomes := make(chan outcome, len(b.results)) // nobody waits to send
+	outcomes := make(chan outcome, len(b.results)) // buffered: a late query never blocks
 	for i := range b.exporter.queries {
-		go func() { outcomes <- outcome{i, b.run(&b.exporter.queries[i])} }()
+		go func() { outcomes <- outcome{i, b.runQuery(&b.exporter.queries[i])} }()
 	}
 	identified := make(chan influx.Server, 1)
 	go func() {
 		var server influx.Server
-		// The queries tell what matters, whether it fails or not.
+		// The error is irrelevant: the version is for information only.
 		_ = contain(func() (err error) { server, err = b.exporter.config.Database.Identify(b.ctx); return err })
 		identified <- server
 	}()
@@ -111,7 +113,7 @@ func (b *batch) execute(finished func(result), others func()) {
 			finished(o.r)
 			missing--
 		case <-ended:
-			// What waits for the context ends now, and has its own reason.
+			// Queries return soon, with a more precise error than a missing result.
 			ended, late = nil, time.After(lateGrace)
 		case <-late:
 			expired = true

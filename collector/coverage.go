@@ -6,8 +6,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// coverageMetrics follow from the results for dumped and monitored VMs, and need no request.
-// While one of the two has failed, they are absent.
+// coverageMetrics are computed from the results for dumped and monitored VMs, without a request of
+// their own. They are absent if one of the two queries failed. The value function returns false if
+// there is no value.
 var coverageMetrics = []struct {
 	desc  *prometheus.Desc
 	value func(vms []VM, now time.Time, maxAge time.Duration) (float64, bool)
@@ -30,12 +31,12 @@ var coverageMetrics = []struct {
 // NeverDumped reports whether the VM has no dump.
 func (v VM) NeverDumped() bool { return v.LastDump.IsZero() }
 
-// Overdue reports whether the newest dump is older than it may be. A VM without a dump is not.
+// Overdue reports whether the newest dump is older than maxAge. A VM without a dump is not overdue.
 func (v VM) Overdue(now time.Time, maxAge time.Duration) bool {
 	return !v.NeverDumped() && now.Sub(v.LastDump) > maxAge
 }
 
-// CountVMs returns how many VMs are of a kind, such as VM.NeverDumped.
+// CountVMs returns the number of VMs with a property, such as VM.NeverDumped.
 func CountVMs(vms []VM, is func(VM) bool) (n int) {
 	for _, vm := range vms {
 		if is(vm) {
@@ -45,7 +46,7 @@ func CountVMs(vms []VM, is func(VM) bool) (n int) {
 	return n
 }
 
-// findCoverage returns the monitored VMs with their newest dumps; false where a query for them
+// findCoverage returns the monitored VMs with their newest dumps; false if a query for them
 // failed.
 func (b *batch) findCoverage() ([]VM, bool) {
 	domains, ok := b.dumpedDomains()
@@ -56,7 +57,7 @@ func (b *batch) findCoverage() ([]VM, bool) {
 	return covered(domains, monitored.vms), true
 }
 
-// findDumpedDomains returns the domains with a dump; false where the query for them failed.
+// findDumpedDomains returns the domains with a dump; false if the query for them failed.
 func (b *batch) findDumpedDomains() (map[string]domainTotals, bool) {
 	dumped := b.aggregateOf(dumpedVMs)
 	if dumped == nil {

@@ -10,8 +10,7 @@ import (
 	"memdump_exporter/influx"
 )
 
-// reason is a kind of failure that the collector finds itself. It can be matched with
-// errors.Is.
+// reason is a kind of failure that this package detects. It is an error, for errors.Is.
 type reason string
 
 func (r reason) Error() string { return string(r) }
@@ -23,13 +22,14 @@ const (
 	errFieldMissing reason = "field_missing"
 	// errTagMissing: the measurement has no such tag.
 	errTagMissing reason = "tag_missing"
-	// errTypeConflict: a field has values of several types, of which InfluxDB reads one.
+	// errTypeConflict: a field has values of several types, of which InfluxDB reads one, or of a
+	// type that the query can't read.
 	errTypeConflict reason = "type_conflict"
-	// errOutOfRange: a number that can't be true, or that 64 bits can't hold.
+	// errOutOfRange: a value is impossible, or exceeds 64 bits.
 	errOutOfRange reason = "out_of_range"
 	// errLoading: the history is not loaded yet.
 	errLoading reason = "loading"
-	// errInternal: a defect in this program.
+	// errInternal: the exporter has a defect.
 	errInternal reason = "internal"
 )
 
@@ -62,12 +62,13 @@ func Reason(err error) string {
 	return string(errInternal)
 }
 
-// contain converts a panic into an error: in any goroutine, a panic ends the process.
+// contain calls do and converts a panic into an error. An unrecovered panic in any goroutine ends
+// the process.
 func contain(do func() error) (err error) {
 	defer func() {
 		recovered := recover()
 		switch {
-		case recovered == http.ErrAbortHandler: //nolint:errorlint // as net/http compares it
+		case recovered == http.ErrAbortHandler: //nolint:errorlint // net/http compares it in the same way
 			err = http.ErrAbortHandler
 		case recovered != nil:
 			err = &panicError{value: fmt.Sprint(recovered), stack: debug.Stack()}
@@ -76,7 +77,7 @@ func contain(do func() error) (err error) {
 	return do()
 }
 
-// panicError is a panic: a defect in this program.
+// panicError is a recovered panic.
 type panicError struct {
 	value string
 	stack []byte
@@ -84,16 +85,16 @@ type panicError struct {
 
 const defectText = "a defect of the exporter: its log has the details"
 
-// Error leaves out the panic's own text, which may hold anything: the log has it.
+// Error omits the value of the panic, which may be of any content. Only the log has it.
 func (e *panicError) Error() string { return fmt.Sprintf("%v: %s", errInternal, defectText) }
 
-// Contain converts a panic in a handler into one failed request: it is counted, logged with
-// its stack, and answered with 500, or with a closed connection where a response had begun.
+// Contain limits a panic in a handler to its request: it counts the panic, logs it with its
+// stack, and responds with 500, or closes the connection if a response has begun.
 func (e *Exporter) Contain(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		begun := &begunWriter{ResponseWriter: w}
+		writer := &begunWriter{ResponseWriter: w}
 		err := contain(func() error {
-			next.ServeHTTP(begun, r)
+			next.ServeHTTP(writer, r)
 			return nil
 		})
 		if err == nil {
@@ -102,7 +103,7 @@ func (e *Exporter) Contain(next http.Handler) http.Handler {
 		if !errors.Is(err, http.ErrAbortHandler) {
 			e.logFailure(err, true, "msg", "request failed", "path", fmt.Sprintf("%.100s", r.URL.Path))
 		}
-		if begun.yes || errors.Is(err, http.ErrAbortHandler) {
+		if writer.begun || errors.Is(err, http.ErrAbortHandler) {
 			panic(http.ErrAbortHandler)
 		}
 		http.Error(w, defectText, http.StatusInternalServerError)
@@ -112,18 +113,18 @@ func (e *Exporter) Contain(next http.Handler) http.Handler {
 // begunWriter records whether a response has begun.
 type begunWriter struct {
 	http.ResponseWriter
-	yes bool
+	begun bool
 }
 
 func (w *begunWriter) WriteHeader(status int) {
-	w.yes = true
+	w.begun = true
 	w.ResponseWriter.WriteHeader(status)
 }
 
 func (w *begunWriter) Write(p []byte) (int, error) {
-	w.yes = true
+	w.begun = true
 	return w.ResponseWriter.Write(p)
 }
 
-// Unwrap is for http.ResponseController.
+// Unwrap returns the writer below, for http.ResponseController.
 func (w *begunWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

@@ -1,6 +1,6 @@
-// Package collector turns rows from InfluxDB into metrics. It is the only place that makes a
-// value a metric, and the only one that knows the measurements, tags and fields. It must know
-// neither flags nor how a request travels.
+// Package collector turns rows from InfluxDB into metrics. It is the only package that contains
+// the names of metrics, measurements, tags and fields. It contains no flags and no HTTP to
+// InfluxDB.
 //
 // The first law: a number on /metrics is true, or it is absent.
 package collector
@@ -20,43 +20,43 @@ import (
 	"memdump_exporter/influx"
 )
 
-// Database is what an Exporter queries; *influx.Client is one.
+// Database is what an Exporter queries. *influx.Client implements it.
 type Database interface {
-	// Rows makes one request and yields the rows of the response. After an error, the rows
-	// before it count for nothing.
+	// Rows makes one request and yields the rows of the response. An error is the last element
+	// and invalidates the rows before it.
 	Rows(ctx context.Context, r influx.Request) iter.Seq2[influx.Row, error]
-	// Identify returns which server responds. The first response is remembered.
+	// Identify returns the server that responds.
 	Identify(ctx context.Context) (influx.Server, error)
-	// API returns which API to use; APIAuto where a gateway may respond.
+	// API returns the API to use: APIAuto while the server may be a gateway.
 	API() influx.API
 }
 
-// Config is what an Exporter needs. All of it is required but the policies; the caller checks
-// it, who can name the flag.
+// Config configures an Exporter. All fields but the policies are required. The caller validates
+// them, because its errors can name the flags.
 type Config struct {
 	Database         Database
 	DumpsMeasurement string
-	// TelemetryMeasurements are those where a VM with a point is monitored.
+	// TelemetryMeasurements are the measurements that have a point of each monitored VM.
 	TelemetryMeasurements []string
 	// DumpsPolicy and TelemetryPolicy are retention policies; empty for the default one.
 	DumpsPolicy, TelemetryPolicy string
 	// TelemetryLookback is how long a VM is monitored after its newest point.
 	TelemetryLookback time.Duration
-	// DumpsAllowedLateness and TelemetryAllowedLateness are how late after its time a point may
-	// arrive and still be counted at the next scrape, where a history is used.
+	// DumpsAllowedLateness and TelemetryAllowedLateness are how late a point may arrive and
+	// still be counted at the next scrape, if a history is in use.
 	DumpsAllowedLateness, TelemetryAllowedLateness time.Duration
 	// DumpsMaxAge is how old the newest dump of a monitored VM may be; 0 for any age.
 	DumpsMaxAge time.Duration
-	// PerVM is the number of VMs with metrics of their own, the most recently dumped; 0 for none.
+	// PerVM limits the VMs with metrics of their own to the most recently dumped ones; 0 for none.
 	PerVM int
-	// Insecure says that the certificate of InfluxDB is not verified.
+	// Insecure is true if the certificate of InfluxDB is not verified.
 	Insecure bool
 	Logger   log.Logger
 	Now      func() time.Time
 }
 
-// Exporter runs the queries of scrapes. It is safe for concurrent use. Between scrapes it
-// stores the history of settled time ranges, and no value.
+// Exporter executes the queries of scrapes. It is safe for concurrent use. Between scrapes it
+// stores the histories, and no value of a metric.
 type Exporter struct {
 	config    Config
 	queries   []query
@@ -68,17 +68,17 @@ type Exporter struct {
 	joined prometheus.Counter
 	panics prometheus.Counter
 
-	ctx   context.Context // ends at Close, and with it the loading of histories
+	ctx   context.Context // ends at Close
 	stop  context.CancelFunc
-	loads sync.WaitGroup
+	loads sync.WaitGroup // loaders of histories
 }
 
 const (
 	errorsName = "memdump_query_errors_total"
-	errorsHelp = "Number of failed runs of the query, by reason."
+	errorsHelp = "Number of failures of the query, by reason."
 )
 
-// New returns an Exporter. It makes no request yet. Close must be called at the end.
+// New returns an Exporter, without making a request. The caller must call Close at the end.
 func New(c Config) *Exporter {
 	e := &Exporter{
 		config: c,
@@ -87,7 +87,7 @@ func New(c Config) *Exporter {
 			Name: "memdump_scrapes_joined_total", Help: "Number of scrapes that shared the queries of another scrape.",
 		}),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "memdump_panics_total", Help: "Number of defects of the exporter (panics) that failed a query or a response; the log has the stack.",
+			Name: "memdump_panics_total", Help: "Number of panics in a query or a response; the log has the stack of each.",
 		}),
 		queries: queries,
 	}
@@ -97,7 +97,7 @@ func New(c Config) *Exporter {
 	e.ctx, e.stop = context.WithCancel(context.Background())
 	e.histories[dumps] = newHistory(e, dumps, c.DumpsAllowedLateness)
 	e.histories[telemetry] = newHistory(e, telemetry, c.TelemetryAllowedLateness)
-	// A counter that appears with its first failure hides that failure from rate().
+	// rate() does not see a failure that creates its counter: all counters exist from the start.
 	for _, q := range e.queries {
 		for _, reason := range reasons() {
 			e.errors.WithLabelValues(q.name, reason)
@@ -106,17 +106,17 @@ func New(c Config) *Exporter {
 	return e
 }
 
-// Close ends what goes on between scrapes, and waits for it.
+// Close ends the batches and the loading of histories, and waits for the loaders.
 func (e *Exporter) Close() {
 	e.stop()
 	for _, h := range e.histories {
-		h.mu.Lock()   // a loader that is being started is waited for, too
-		h.mu.Unlock() //nolint:staticcheck // there is nothing to do in between
+		h.mu.Lock()   // after this, loads includes a loader that is just being started
+		h.mu.Unlock() //nolint:staticcheck // the section is empty on purpose
 	}
 	e.loads.Wait()
 }
 
-// measurements returns where the points of a source are.
+// measurements returns the retention policy and the measurements of a source.
 func (c Config) measurements(s source) (policy string, names []string) {
 	if s == telemetry {
 		return c.TelemetryPolicy, c.TelemetryMeasurements
@@ -124,8 +124,8 @@ func (c Config) measurements(s source) (policy string, names []string) {
 	return c.DumpsPolicy, []string{c.DumpsMeasurement}
 }
 
-// span returns the time that counts for a source at now.
-func (c Config) span(s source, now time.Time) rangecache.Range {
+// relevantRange returns the time range that counts for a source at now.
+func (c Config) relevantRange(s source, now time.Time) rangecache.Range {
 	if s == telemetry {
 		return rangecache.Range{From: now.Add(-c.TelemetryLookback).UnixNano(), To: now.UnixNano() + 1}
 	}

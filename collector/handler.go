@@ -16,30 +16,31 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// HandlerConfig is how /metrics is served.
+// HandlerConfig configures the handler of /metrics.
 type HandlerConfig struct {
-	// Self has the metrics about the process, the same in each scrape.
+	// Self has the metrics about the process.
 	Self *prometheus.Registry
 	Timeouts
-	// ErrorLog receives the errors of encoding.
+	// ErrorLog receives encoding errors.
 	ErrorLog promhttp.Logger
 }
 
-// Timeouts bound a request to the exporter.
+// Timeouts limit the duration of a request to the exporter.
 type Timeouts struct {
-	// Default bounds a scrape that announces no timeout.
+	// Default is the timeout of a request that announces none.
 	Default time.Duration
-	// Offset is how much before the announced timeout the response begins, so that it
-	// arrives in time.
+	// Offset is the time between the start of the response and the announced timeout, so that
+	// the response arrives in time.
 	Offset time.Duration
 }
 
-// timeoutHeader is set by Prometheus on each scrape, in seconds.
+// timeoutHeader is the header in which Prometheus announces the timeout of a scrape, in seconds.
 // https://github.com/prometheus/prometheus/blob/main/scrape/scrape.go
 const timeoutHeader = "X-Prometheus-Scrape-Timeout-Seconds"
 
-// Of returns how long the queries of a request may take. A header that is no time counts as
-// absent, and a short announced timeout leaves half of it.
+// Of returns how long the queries of a request may take: the announced timeout without the
+// offset, but at least half of it. An invalid header counts as absent, and a timeout of more than
+// a day as a day.
 func (t Timeouts) Of(header http.Header) time.Duration {
 	announced := t.Default
 	if seconds, _ := strconv.ParseFloat(header.Get(timeoutHeader), 64); seconds > 0 && !math.IsInf(seconds, 0) {
@@ -49,17 +50,18 @@ func (t Timeouts) Of(header http.Header) time.Duration {
 }
 
 const (
-	// joinWithin is how young a batch must be for a scrape to join it, and how much earlier
-	// than the scrape's its deadline may be.
-	joinWithin = time.Second
-	// writeGrace is how long a client may take to read a response.
+	// maxJoin limits the age of a batch that a scrape joins, and the time between the deadline of
+	// the batch and the later one of the scrape.
+	maxJoin = time.Second
+	// writeGrace is how long after its deadline a response may still be written: a client may
+	// read slowly.
 	writeGrace = 5 * time.Second
 	// maxEncodings limits the encoded responses that a batch stores.
 	maxEncodings = 8
 )
 
-// Handler serves /metrics: always 200 while the exporter can respond, whatever InfluxDB does,
-// shortly before the scrape timeout.
+// Handler returns the handler of /metrics. It responds with status 200, whatever InfluxDB does,
+// and shortly before the scrape timeout at the latest.
 func (e *Exporter) Handler(c HandlerConfig) http.Handler {
 	return promhttp.InstrumentMetricHandler(c.Self, &handler{exporter: e, config: c})
 }
@@ -74,7 +76,7 @@ type handler struct {
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	timeout := h.config.Of(r.Header)
-	// It fails where the writer has no connection, as in a test.
+	// The error means that the writer has no connection, as in a test.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(timeout + writeGrace))
 	b := h.join(time.Now().Add(timeout))
 	select {
@@ -85,7 +87,8 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// join returns a batch for a scrape with a deadline: the running one, or a new one.
+// join returns a batch for a scrape with a deadline: the running one if it is joinable, otherwise
+// a new one.
 func (h *handler) join(deadline time.Time) *batch {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -126,10 +129,10 @@ func (b *batch) joinable(deadline time.Time) bool {
 	default:
 	}
 	ends, _ := b.ctx.Deadline()
-	return time.Since(b.began) < joinWithin && !ends.After(deadline) && deadline.Sub(ends) <= joinWithin
+	return time.Since(b.began) < maxJoin && !ends.After(deadline) && deadline.Sub(ends) <= maxJoin
 }
 
-// encodings are the encoded responses of a batch, by all that they depend on.
+// encodings are the encoded responses of a batch, by everything that they depend on.
 type encodings struct {
 	mu  sync.Mutex
 	all map[encodingKey]func() *encoded
@@ -138,7 +141,7 @@ type encodings struct {
 // encodingKey is what promhttp reads of a request.
 type encodingKey struct{ accept, acceptEncoding, names string }
 
-// encode returns the response to a request, encoded once for all that get the same.
+// encode returns the response to a request. It is encoded once for all requests with the same key.
 func (h *handler) encode(b *batch, r *http.Request) *encoded {
 	key := encodingKey{
 		accept:         strings.Join(r.Header.Values("Accept"), ","),
@@ -160,8 +163,8 @@ func (h *handler) encode(b *batch, r *http.Request) *encoded {
 	return encode()
 }
 
-// encodeOnce encodes the snapshot of a batch. The request that it gives to promhttp has what
-// the key has, and nothing else.
+// encodeOnce encodes the snapshot of a batch. It passes a request to promhttp that contains the
+// key and nothing else, so that the response depends on nothing else.
 func (h *handler) encodeOnce(b *batch, key encodingKey) *encoded {
 	response := &encoded{header: make(http.Header), status: http.StatusOK}
 	err := contain(func() error {
@@ -189,7 +192,8 @@ func (h *handler) encodeOnce(b *batch, key encodingKey) *encoded {
 	return response
 }
 
-// encoded is a whole response, shared by any number of scrapes. It is an http.ResponseWriter.
+// encoded is a complete response, which any number of scrapes share. It implements
+// http.ResponseWriter.
 type encoded struct {
 	header http.Header
 	status int
@@ -206,5 +210,5 @@ func (e *encoded) writeTo(w http.ResponseWriter) {
 	}
 	w.Header().Set("Content-Length", strconv.Itoa(e.body.Len()))
 	w.WriteHeader(e.status)
-	_, _ = w.Write(e.body.Bytes()) // fails when the scraper has left
+	_, _ = w.Write(e.body.Bytes()) // the error means that the scraper has left
 }

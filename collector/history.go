@@ -14,47 +14,48 @@ import (
 	"memdump_exporter/influx"
 )
 
-// history is everything settled of a source, as one aggregate: loaded once, then refreshed. It
-// is in use only while that is cheaper than full queries, which read all time at each scrape.
+// history is everything settled of a source as one aggregate, loaded once and then refreshed. It
+// is in use only where it is cheaper than full queries, which read all time in each scrape.
 type history struct {
 	exporter *Exporter
 	source   source
 	lateness time.Duration
 
-	mu       sync.Mutex
-	full     bool // full queries are in use, and the cache is not
-	cache    *rangecache.Cache[*aggregate]
-	planned  time.Time     // the time of the cache: when the latest batch began
-	used     time.Time     // when a batch last needed the history
-	timeout  time.Duration // of one request
-	loading  bool          // a loader runs
-	stored   int           // the number of ranges that loaders have fetched
-	failure  error         // of the latest loader
-	changed  chan struct{} // closed and replaced at each change
-	begun    time.Time     // when the loader that is logged began; zero when none is
-	switched time.Time     // when a switch between full and range queries was logged
-	resume   time.Time     // when full queries may be used again
+	mu          sync.Mutex
+	full        bool // full queries are in use, and the cache is not
+	cache       *rangecache.Cache[*aggregate]
+	plannedAt   time.Time     // when the latest batch began: the time of the cache
+	usedAt      time.Time     // when a batch last needed the history
+	timeout     time.Duration // of one request
+	loading     bool          // a loader is active
+	stored      int           // number of ranges that loaders have stored
+	failure     error         // of the latest loader
+	changed     chan struct{} // closed and replaced at each change
+	loadBegan   time.Time     // when the loading in the log began; zero if none is in the log
+	switchedAt  time.Time     // when a switch between full and range queries was last logged
+	retryFullAt time.Time     // when full queries may be used again
 
-	slow []rangecache.Range // that took too long in the latest wave; the loader's
+	slow []rangecache.Range // ranges of the latest wave that took too long; only the loader uses it
 }
 
 const (
-	// slowFullQuery: where a full query takes longer, the history replaces it.
-	slowFullQuery = 250 * time.Millisecond
-	// cheapHistory: where all settled ranges together take less, full queries replace it.
-	cheapHistory = 100 * time.Millisecond
-	// slowLife and rejectionLife are how long full queries are not tried again after one that
-	// was too slow, or was rejected.
+	// maxFullQuery limits the duration of a full query: the history replaces a slower one.
+	maxFullQuery = 250 * time.Millisecond
+	// minHistory is the duration of all requests for a history below which full queries replace
+	// the history.
+	minHistory = 100 * time.Millisecond
+	// slowLife and rejectionLife are how long a full query that was too slow, or was rejected, is
+	// not tried again.
 	slowLife      = 10 * time.Minute
 	rejectionLife = 24 * time.Hour
-	// loadAfterScrape is how long loading goes on after the latest scrape.
+	// loadAfterScrape is how long loading continues after the latest scrape.
 	loadAfterScrape = 10 * time.Minute
-	// parallelRequests is how many requests of one query, or of one history, run in parallel.
+	// parallelRequests limits the concurrent requests of one query, and of one history.
 	parallelRequests = 2
-	// maxRows is the number of rows of a response about settled time: InfluxDB 1.x and 2.x hold
-	// all of them in memory before they send the first.
+	// maxRows is the intended limit to the rows of one settled range: InfluxDB 1.x and 2.x hold
+	// all rows of a response in memory before they send the first.
 	maxRows = 50_000
-	// minRequestTimeout: a server that responds within it is never too slow.
+	// minRequestTimeout is the shortest timeout of one request for a history.
 	minRequestTimeout = time.Second
 )
 
@@ -69,42 +70,42 @@ func newHistory(e *Exporter, s source, lateness time.Duration) *history {
 
 // view is what the queries of a batch need of a history.
 type view struct {
-	settled *aggregate         // of everything older than the open ranges; never changed
-	open    []rangecache.Range // what is to be queried, oldest first
-	span    rangecache.Range   // the time that counts
-	full    bool               // full queries are in use
-	ranges  int                // settled and open
-	oldest  time.Time          // when the longest unrefreshed range was fetched; zero where all are queried
+	settled  *aggregate         // of everything older than the open ranges; must not be changed
+	open     []rangecache.Range // ranges to query, oldest first
+	relevant rangecache.Range   // the time range that counts
+	full     bool               // full queries are in use
+	ranges   int                // number of settled and open ranges
+	oldest   time.Time          // when the oldest settled aggregate was fetched; zero if full is true
 }
 
-// view returns the history and the ranges that are still to be queried at now. While the
-// history is incomplete, it begins or joins the loading and waits for it until the context
-// ends. Its error is then errLoading, or influx.ErrTimeout where nothing was loaded meanwhile.
+// view returns the history, and the ranges that are to be queried at now. While the history is
+// incomplete, it starts or joins the loading and waits for it until the context ends. The error
+// is then errLoading, or influx.ErrTimeout if no range was stored in the meantime.
 func (h *history) view(ctx context.Context, now time.Time) (view, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	span := h.exporter.config.span(h.source, now)
+	relevant := h.exporter.config.relevantRange(h.source, now)
 	if deadline, ok := ctx.Deadline(); ok {
 		h.timeout = max(time.Until(deadline)/4, minRequestTimeout)
 	}
-	h.planned = now
+	h.plannedAt = now
 	if !h.full {
-		h.cache.Plan(now.UnixNano(), span)
+		h.cache.Plan(now.UnixNano(), relevant)
 	}
 	stored, waited := h.stored, false
 	for {
-		h.used = h.exporter.config.Now()
+		h.usedAt = h.exporter.config.Now()
 		if h.full {
-			return view{settled: newAggregate(), open: []rangecache.Range{span}, span: span, full: true, ranges: 1}, nil
+			return view{settled: newAggregate(), open: []rangecache.Range{relevant}, relevant: relevant, full: true, ranges: 1}, nil
 		}
 		state := h.cache.State()
 		if settled, ok := h.cache.Settled(); ok {
-			v := view{settled: settled, open: h.cache.Open(), span: span}
+			v := view{settled: settled, open: h.cache.Open(), relevant: relevant}
 			v.ranges = state.Ranges + len(v.open)
 			if v.oldest = now; state.Oldest != 0 {
 				v.oldest = time.Unix(0, state.Oldest)
 			}
-			if _, settles := h.cache.Step(); settles || len(h.cache.Upcoming()) > 0 {
+			if _, due := h.cache.Step(); due || len(h.cache.Upcoming()) > 0 {
 				h.load()
 			}
 			return v, nil
@@ -132,7 +133,7 @@ func (h *history) view(ctx context.Context, now time.Time) (view, error) {
 	}
 }
 
-// leaveFull replaces full queries by the history, and begins to load it.
+// leaveFull replaces full queries by the history, and starts loading it.
 func (h *history) leaveFull(cause error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -140,53 +141,53 @@ func (h *history) leaveFull(cause error) {
 		return
 	}
 	now := h.exporter.config.Now()
-	h.full, h.planned, h.used, h.resume = false, now, now, now.Add(slowLife)
+	h.full, h.plannedAt, h.usedAt, h.retryFullAt = false, now, now, now.Add(slowLife)
 	h.cache = rangecache.New(h.lateness, maxRows, newAggregate)
 	if h.source.splittable(cause) {
-		h.resume = now.Add(rejectionLife)
+		h.retryFullAt = now.Add(rejectionLife)
 	}
-	h.cache.Plan(now.UnixNano(), h.exporter.config.span(h.source, now))
+	h.cache.Plan(now.UnixNano(), h.exporter.config.relevantRange(h.source, now))
 	h.logSwitch("switching to range queries: the full query was rejected or too slow", "cause", cause)
 	h.load()
 }
 
-// logSwitch logs a switch between full and range queries: at level debug where one was logged
-// less than repeatLog ago, as a database near the threshold may switch often.
+// logSwitch logs a switch between full and range queries. The level is debug if the last switch
+// was logged less than repeatLog ago: a database near the threshold may switch often.
 func (h *history) logSwitch(message string, fields ...any) {
 	logger, now := level.Debug(h.exporter.config.Logger), h.exporter.config.Now()
-	if now.Sub(h.switched) >= repeatLog {
-		logger, h.switched = level.Info(h.exporter.config.Logger), now
+	if now.Sub(h.switchedAt) >= repeatLog {
+		logger, h.switchedAt = level.Info(h.exporter.config.Logger), now
 	}
 	_ = logger.Log(append([]any{"msg", message, "history", h.source}, fields...)...)
 }
 
-// split splits a range that was rejected, and returns the ranges that replace it.
+// split splits a range that InfluxDB rejected, and returns the ranges that replace it.
 func (h *history) split(r rangecache.Range) ([]rangecache.Range, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if err := h.cache.Split(r); err != nil {
 		return nil, err
 	}
-	var pieces []rangecache.Range
-	for _, piece := range h.cache.Ranges() {
-		if piece = piece.Within(r); !piece.Empty() {
-			pieces = append(pieces, piece)
+	var parts []rangecache.Range
+	for _, part := range h.cache.Ranges() {
+		if part = part.Within(r); !part.Empty() {
+			parts = append(parts, part)
 		}
 	}
-	if len(pieces) < 2 {
+	if len(parts) < 2 {
 		return nil, rangecache.ErrTooNarrow
 	}
-	return pieces, nil
+	return parts, nil
 }
 
-// load starts a loader unless one runs. The history is locked.
+// load starts a loader unless one is active. The caller holds the mutex.
 func (h *history) load() {
 	if h.loading || h.exporter.ctx.Err() != nil {
 		return
 	}
 	h.loading, h.failure = true, nil
-	if state := h.cache.State(); state.Missing > 0 && h.begun.IsZero() {
-		h.begun = h.exporter.config.Now()
+	if state := h.cache.State(); state.Missing > 0 && h.loadBegan.IsZero() {
+		h.loadBegan = h.exporter.config.Now()
 		_ = level.Info(h.exporter.config.Logger).Log("msg", "loading the history", "history", h.source, "ranges", state.Ranges)
 	}
 	upcoming := h.cache.Upcoming()
@@ -195,34 +196,37 @@ func (h *history) load() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		h.loading, h.failure = false, err
-		h.end()
-		h.change()
+		h.finishLoad()
+		h.notify()
 	})
 }
 
-// end logs that the history is complete, and gives it up where it is cheaper to do without.
-func (h *history) end() {
+// finishLoad logs that the history is complete, and returns to full queries if they are cheap.
+// The caller holds the mutex.
+func (h *history) finishLoad() {
 	state := h.cache.State()
 	if state.Missing > 0 || h.failure != nil {
 		return
 	}
-	if !h.begun.IsZero() {
+	if !h.loadBegan.IsZero() {
 		_ = level.Info(h.exporter.config.Logger).Log("msg", "history loaded", "history", h.source, "ranges", state.Ranges,
-			"took", h.exporter.config.Now().Sub(h.begun))
-		h.begun = time.Time{}
+			"took", h.exporter.config.Now().Sub(h.loadBegan))
+		h.loadBegan = time.Time{}
 	}
-	if state.Took < cheapHistory && !state.Rejected && !h.exporter.config.Now().Before(h.resume) {
+	if state.Took < minHistory && !state.Rejected && !h.exporter.config.Now().Before(h.retryFullAt) {
 		h.full = true
 		h.logSwitch("switching to full queries: all time ranges together are cheap")
 	}
 }
 
-func (h *history) change() {
+// notify wakes the batches that wait for a change. The caller holds the mutex.
+func (h *history) notify() {
 	close(h.changed)
 	h.changed = make(chan struct{})
 }
 
-// fetch fetches what is needed, newest first, then what settles, and then what will be needed.
+// fetch fetches the ranges that are missing or overdue, newest first, then the ranges that have
+// settled since, and then those that will soon be overdue.
 func (h *history) fetch(upcoming []rangecache.Range) error {
 	responded := false
 	for {
@@ -244,7 +248,8 @@ func (h *history) fetch(upcoming []rangecache.Range) error {
 			if slow {
 				h.slow = append(h.slow, wave[i])
 			}
-			// What takes too long is split where InfluxDB responds at all, or where it fails again.
+			// A timeout means that the range is too long if InfluxDB responds to another request, or if
+			// the range times out again. Otherwise InfluxDB may just be down.
 			if h.source.splittable(err) || slow && (responded || slices.Contains(again, wave[i])) {
 				errs[i] = h.splitSettled(wave[i], err)
 			}
@@ -255,7 +260,8 @@ func (h *history) fetch(upcoming []rangecache.Range) error {
 	}
 }
 
-// splitSettled splits a range that failed. It returns the failure where that can't be done.
+// splitSettled splits a range whose request failed. It returns the failure if the range can't be
+// split.
 func (h *history) splitSettled(r rangecache.Range, failure error) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -265,26 +271,27 @@ func (h *history) splitSettled(r rangecache.Range, failure error) error {
 	return nil
 }
 
-// next returns the ranges to fetch next, the time of the cache, and the timeout of a request.
+// next returns the ranges to fetch next, none if the loader is to end, the time of the cache, and
+// the timeout of a request.
 func (h *history) next(upcoming *[]rangecache.Range) (wave []rangecache.Range, planned time.Time, timeout time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.full || h.exporter.ctx.Err() != nil || h.exporter.config.Now().Sub(h.used) > loadAfterScrape {
-		return nil, h.planned, h.timeout
+	if h.full || h.exporter.ctx.Err() != nil || h.exporter.config.Now().Sub(h.usedAt) > loadAfterScrape {
+		return nil, h.plannedAt, h.timeout
 	}
 	if wave = h.cache.Needed(); len(wave) > 0 {
-		return wave[:min(len(wave), parallelRequests)], h.planned, h.timeout
+		return wave[:min(len(wave), parallelRequests)], h.plannedAt, h.timeout
 	}
-	if step, settles := h.cache.Step(); settles {
-		return []rangecache.Range{step}, h.planned, h.timeout
+	if step, due := h.cache.Step(); due {
+		return []rangecache.Range{step}, h.plannedAt, h.timeout
 	}
 	n := min(len(*upcoming), parallelRequests)
 	wave, *upcoming = (*upcoming)[:n], (*upcoming)[n:]
-	return wave, h.planned, h.timeout
+	return wave, h.plannedAt, h.timeout
 }
 
-// fetchRange fetches one range and stores its aggregate, which is as old as the cache was when
-// the request began.
+// fetchRange fetches one range and stores its aggregate, with the time of the cache when the
+// request began.
 func (h *history) fetchRange(r rangecache.Range, planned time.Time, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(h.exporter.ctx, timeout)
 	defer cancel()
@@ -298,16 +305,16 @@ func (h *history) fetchRange(r rangecache.Range, planned time.Time, timeout time
 	defer h.mu.Unlock()
 	h.cache.Store(r, a, planned.UnixNano(), rangecache.Cost{Rows: a.rows, Took: time.Since(begin)})
 	h.stored++
-	h.change()
+	h.notify()
 	return nil
 }
 
-// historyColumns are those of a record that some metric needs.
+// historyColumns are the columns of a record that some metric needs.
 const historyColumns = `"dom"::tag AS "dom","vmid"::tag AS "vmid","host"::tag AS "host","sha256"::field AS "sha256",` +
 	`"duration_sec"::field AS "duration_sec","gzip_size_bytes"::field AS "gzip_size_bytes","raw_size_bytes"::field AS "raw_size_bytes"`
 
-// fetchHistory requests everything that the metrics need of a settled range: of dumps, the
-// records themselves; of telemetry, what its query reads.
+// fetchHistory requests everything that the metrics need of a settled range: the records of the
+// dumps, or the series that the query for the monitored VMs reads.
 func (e *Exporter) fetchHistory(ctx context.Context, s source, r rangecache.Range) (*aggregate, error) {
 	columns, tail, add := historyColumns, "", (*aggregate).addRecord
 	if s == telemetry {
@@ -317,8 +324,8 @@ func (e *Exporter) fetchHistory(ctx context.Context, s source, r rangecache.Rang
 	return e.fetch(ctx, e.config.statement(s, columns, tail, r), maxSetBytes, add)
 }
 
-// splittable reports whether a request that failed may succeed over a shorter range. Telemetry
-// has a row for each VM whatever the range.
+// splittable reports whether a request that failed may succeed for a shorter range. A response
+// about telemetry does not shrink with the range: it has a row for each VM.
 func (s source) splittable(err error) bool {
 	return errors.Is(err, influx.ErrFileLimit) || s == dumps && errors.Is(err, influx.ErrTooLarge)
 }
@@ -327,9 +334,9 @@ func (s source) splittable(err error) bool {
 type HistoryState struct {
 	Source string // "dumps" or "telemetry"
 	Full   bool   // full queries are in use, and no history
-	// Loaded is the part of its time ranges that are loaded and not too old, from 0 to 1.
+	// Loaded is the ratio of the time ranges that are loaded and not overdue, from 0 to 1.
 	Loaded float64
-	Ranges int
+	Ranges int // number of settled time ranges
 }
 
 // Histories returns the states of the histories. It makes no request.
@@ -348,7 +355,7 @@ func (e *Exporter) Histories() []HistoryState {
 	return states
 }
 
-// query returns the row of the table with a name.
+// query returns the query with a name, which must be in the table.
 func (e *Exporter) query(name string) *query {
 	i := slices.IndexFunc(e.queries, func(q query) bool { return q.name == name })
 	return &e.queries[i]

@@ -13,19 +13,20 @@ import (
 	"memdump_exporter/influx"
 )
 
-// Inspection is what a scrape at one time would give, for people. It counts for none of the
-// metrics about queries.
+// Inspection is the outcome of all queries at one time, for people. The metrics about queries do
+// not count it.
 type Inspection struct {
 	At      time.Time
-	Server  influx.Server // Major is 0 where it is unknown
+	Server  influx.Server // Major is 0 if it is unknown
 	API     influx.API
 	Queries []QueryResult // in the order of the table
-	// VMs are the monitored VMs, the never dumped first; unknown without VMsKnown.
+	// VMs are the monitored VMs, those without a dump first. VMsKnown is false if a query for
+	// them failed.
 	VMs       []VM
 	VMsKnown  bool
 	Histories []HistoryState
-	// Days are the last thirty, oldest first; empty with DaysErr. Inspect leaves them out, and
-	// the newest records.
+	// Days are the last 30 days, oldest first, and Newest the 20 newest records, newest first.
+	// Only Overview sets them, or their error.
 	Days      []Day
 	DaysErr   error
 	Newest    []records.Record
@@ -34,25 +35,25 @@ type Inspection struct {
 
 // QueryResult is the outcome of one query.
 type QueryResult struct {
-	Query     string
-	Statement string // over all of the time that counts
+	Query     string // value of the label query
+	Statement string // over the whole time range that counts
 	Metrics   []MetricValue
 	Err       error
 	Reason    string // value of the label reason; empty without an error
 	Took      time.Duration
-	Ranges    int // the query is split into
+	Ranges    int // number of time ranges; 0 if unknown
 }
 
-// MetricValue is the value of one metric; not Known where there is none.
+// MetricValue is the value of one metric.
 type MetricValue struct {
 	Name, Help string
 	Value      float64
-	Known      bool
+	Known      bool // there is a value
 
-	runs int // the dumped runs that a backfill counted
+	runs int // number of dumped runs when a backfill computed the value
 }
 
-// Day is what was dumped in one day of UTC.
+// Day sums up the dumps of one day in UTC.
 type Day struct {
 	Start                  time.Time
 	Dumps, CompressedBytes int64
@@ -63,12 +64,12 @@ const (
 	overviewRecords = 20
 )
 
-// Inspect runs all queries. The context must have a deadline.
+// Inspect executes all queries. The context must have a deadline.
 func (e *Exporter) Inspect(ctx context.Context) Inspection {
 	return e.inspect(ctx, false)
 }
 
-// Overview is Inspect with the dumps of each of the last days, and the newest records.
+// Overview is Inspect with the dumps of the last days and the newest records.
 func (e *Exporter) Overview(ctx context.Context) Inspection {
 	return e.inspect(ctx, true)
 }
@@ -76,47 +77,57 @@ func (e *Exporter) Overview(ctx context.Context) Inspection {
 func (e *Exporter) inspect(ctx context.Context, withRecords bool) Inspection {
 	deadline, _ := ctx.Deadline()
 	b := e.newBatch(ctx, deadline)
-	o := Inspection{At: b.now}
+	inspection := Inspection{At: b.now}
 	var others sync.WaitGroup
 	if withRecords {
-		others.Go(func() { o.DaysErr = contain(func() (err error) { o.Days, err = b.days(); return err }) })
 		others.Go(func() {
-			o.NewestErr = contain(func() (err error) { o.Newest, err = e.records().Newest(b.ctx, overviewRecords); return err })
+			inspection.DaysErr = contain(func() (err error) { inspection.Days, err = b.days(); return err })
+		})
+		others.Go(func() {
+			inspection.NewestErr = contain(func() (err error) {
+				inspection.Newest, err = e.records().Newest(b.ctx, overviewRecords)
+				return err
+			})
 		})
 	}
 	b.execute(func(result) {}, others.Wait)
 	for _, r := range b.results {
-		q := QueryResult{Query: r.query.name, Err: r.err, Took: r.took, Ranges: r.ranges, Statement: b.text(r.query)}
-		for i, m := range r.query.metrics {
-			value := MetricValue{Name: m.name, Help: m.help}
-			if r.err == nil {
-				value.Value, value.Known = r.values[i], r.known[i]
-			}
-			q.Metrics = append(q.Metrics, value)
-		}
-		if r.err != nil {
-			q.Reason = Reason(r.err)
-		}
-		o.Queries = append(o.Queries, q)
+		inspection.Queries = append(inspection.Queries, b.queryResult(r))
 	}
-	o.Server, o.API, o.Histories = b.server, e.config.Database.API(), b.histories
-	o.VMs, o.VMsKnown = b.coverage()
-	return o
+	inspection.Server, inspection.API, inspection.Histories = b.server, e.config.Database.API(), b.histories
+	inspection.VMs, inspection.VMsKnown = b.coverage()
+	return inspection
 }
 
-// text returns the statement of a query over all of the time that counts.
-func (b *batch) text(q *query) string {
+// queryResult converts a result.
+func (b *batch) queryResult(r result) QueryResult {
+	q := QueryResult{Query: r.query.name, Err: r.err, Took: r.took, Ranges: r.ranges, Statement: b.fullStatement(r.query)}
+	for i, m := range r.query.metrics {
+		value := MetricValue{Name: m.name, Help: m.help}
+		if r.err == nil {
+			value.Value, value.Known = r.values[i], r.hasValue[i]
+		}
+		q.Metrics = append(q.Metrics, value)
+	}
+	if r.err != nil {
+		q.Reason = Reason(r.err)
+	}
+	return q
+}
+
+// fullStatement returns the statement of a query over the time range that counts.
+func (b *batch) fullStatement(q *query) string {
 	c := b.exporter.config
 	switch {
 	case c.Database.API() != influx.APIV3Query:
-		return c.statement(q.source, q.columns, q.tail, c.span(q.source, b.now))
+		return c.statement(q.source, q.columns, q.tail, c.relevantRange(q.source, b.now))
 	case q.gateway.value == nil:
 		return "no query"
 	}
 	return c.gatewayStatement(q, b.now)
 }
 
-// daysQuery is the query for the days that are not settled.
+// daysQuery is the query for the dumps of each day.
 var daysQuery = query{
 	name:    "days",
 	source:  dumps,
@@ -144,7 +155,7 @@ var daysQuery = query{
 
 var errNoDays = errors.New("there is no query for dumps per day for a v3-query gateway")
 
-// days returns the dumps of each of the last days.
+// days returns the dumps of each of the last 30 days.
 func (b *batch) days() ([]Day, error) {
 	if b.exporter.config.Database.API() == influx.APIV3Query {
 		return nil, errNoDays
@@ -164,7 +175,7 @@ func (b *batch) days() ([]Day, error) {
 	for i := range days {
 		start := first.Add(time.Duration(i) * day)
 		totals := all[start.UnixNano()]
-		if totals.spoiled || totals.compressed < 0 {
+		if totals.badSize || totals.compressed < 0 {
 			return nil, fmt.Errorf("%w: the compressed bytes of %s", errOutOfRange, start.Format(time.DateOnly))
 		}
 		days[i] = Day{start, totals.dumps, totals.compressed}
@@ -172,26 +183,23 @@ func (b *batch) days() ([]Day, error) {
 	return days, nil
 }
 
-// Measurements is what the database has of the measurements of a source, beside what the table
-// needs of it.
+// Measurements compares the measurements of a source with what the queries need.
 type Measurements struct {
-	Source string   // "dumps" or "telemetry", as the flags are named
-	Names  []string // as configured
-	// Existing are those that exist.
-	Existing []string
-	Fields   map[string][]string // types by name
+	Source   string              // "dumps" or "telemetry", as in the names of the flags
+	Names    []string            // as configured
+	Existing []string            // those of Names that exist
+	Fields   map[string][]string // types by the name of the field
 	Tags     []string
-	// MissingFields and MissingTags are what a query fails without, Unwritten the fields that
-	// not all writers record and nobody has written, and Conflicts the errors about fields of
-	// several types.
+	// MissingFields and MissingTags are the missing ones without which a query fails. Unwritten
+	// are the missing fields without which metrics are absent, without an error.
 	MissingFields, MissingTags, Unwritten []string
-	Conflicts                             []error
-	// Candidates are measurements with the tag, where none of the configured ones exists.
+	Conflicts                             []error // about fields of several types
+	// Candidates are the measurements with the required tag, if none of Names exists.
 	Candidates []string
-	Err        error
+	Err        error // of a request: the fields above are incomplete
 }
 
-// Examine requests the fields and tags of the measurements, of any age.
+// Examine requests the fields and tags of all measurements, of points of any age.
 func (e *Exporter) Examine(ctx context.Context) []Measurements {
 	var all []Measurements
 	for source := range numSources {
@@ -243,7 +251,7 @@ func (e *Exporter) examine(ctx context.Context, source source, policy string, m 
 	return nil
 }
 
-// maxCandidates limits how many measurements are looked at.
+// maxCandidates limits the measurements whose tags candidates requests.
 const maxCandidates = 50
 
 // candidates returns the measurements that have a tag.

@@ -7,12 +7,10 @@ import (
 	"memdump_exporter/influx"
 )
 
-// queries is the table of all queries, and of the metrics that are read from them: Describe,
-// Collect, the tests and the README's check range over it. A metric that another column of a
-// response gives is one more row of metrics; another response is one more query, with a
-// recording.
-//
-// Where HELP says what "no dump" means, the measurement exists: without it, the query fails.
+// queries is the table of all queries and of the metrics that are read from them. Describe,
+// Collect, the tests and the check of the README range over it. To add a metric from another
+// column of a response, add a row to metrics; to add one from another response, add a query and
+// a recording.
 var queries = []query{
 	{
 		name:    "dumps",
@@ -25,7 +23,7 @@ var queries = []query{
 		metrics: []metric{{
 			name:  "memdump_dumps",
 			help:  "Number of memory dumps (points with sha256).",
-			value: func(a *aggregate) (float64, bool, error) { return known(a.dumps.value()) },
+			value: func(a *aggregate) (float64, bool, error) { return valueOf(a.dumps.value()) },
 		}},
 	},
 	{
@@ -61,7 +59,7 @@ var queries = []query{
 		metrics: []metric{{
 			name:  "memdump_dumps_compressed_bytes",
 			help:  "Total compressed size of the memory dumps (gzip_size_bytes) in bytes.",
-			value: func(a *aggregate) (float64, bool, error) { return known(a.sums[compressedBytes].value()) },
+			value: func(a *aggregate) (float64, bool, error) { return valueOf(a.sums[compressedBytes].value()) },
 		}},
 	},
 	{
@@ -75,7 +73,7 @@ var queries = []query{
 		metrics: []metric{{
 			name:  "memdump_dumps_raw_bytes",
 			help:  "Total uncompressed size of the memory dumps (raw_size_bytes) in bytes.",
-			value: func(a *aggregate) (float64, bool, error) { return known(a.sums[rawBytes].value()) },
+			value: func(a *aggregate) (float64, bool, error) { return valueOf(a.sums[rawBytes].value()) },
 		}},
 	},
 	{
@@ -94,7 +92,7 @@ var queries = []query{
 		}, {
 			name:  "memdump_dumps_duration_seconds",
 			help:  "Total duration of the memory dumps (duration_sec) in seconds.",
-			value: func(a *aggregate) (float64, bool, error) { return known(a.sums[durationSeconds].value()) },
+			value: func(a *aggregate) (float64, bool, error) { return valueOf(a.sums[durationSeconds].value()) },
 		}, {
 			name: "memdump_dumps_with_duration",
 			help: "Number of memory dumps with a duration (duration_sec).",
@@ -110,12 +108,12 @@ var queries = []query{
 		tail:    `ORDER BY time DESC LIMIT 1`,
 		fields:  []field{sha256},
 		add:     addNewest,
-		empty:   func(a *aggregate) bool { return !a.newest.known },
+		empty:   func(a *aggregate) bool { return !a.newest.present },
 		gateway: gatewayQuery{columns: `time`, tail: `ORDER BY time DESC LIMIT 1`, value: gatewayTime},
 		metrics: []metric{{
 			name:  "memdump_last_dump_timestamp_seconds",
 			help:  "Start time of the newest memory dump in seconds since 1970.",
-			value: func(a *aggregate) (float64, bool, error) { return seconds(a.newest.ns), a.newest.known, nil },
+			value: func(a *aggregate) (float64, bool, error) { return seconds(a.newest.ns), a.newest.present, nil },
 		}},
 	},
 	{
@@ -140,36 +138,38 @@ var queries = []query{
 	},
 }
 
-// query is what InfluxDB is queried for: one request, or one for each time range.
+// query is what InfluxDB is queried for, in one request or in one for each time range, and the
+// metrics that are read from the response.
 type query struct {
 	name   string // value of the label query
 	source source
-	// columns and tail are what the statement has but for measurement and time.
+	// columns and tail are the parts of the statement before FROM and after the time condition.
 	columns, tail string
-	// fields are those that the query reads. They must exist before an empty response is
-	// believed; without the fields of an optional query, its metrics are absent.
+	// fields are the fields that the query reads. An empty response is an error if one of them
+	// does not exist; if optional is set, the metrics are absent instead, without an error.
 	fields   []field
 	optional bool
-	// tag that the query groups by; empty for none.
+	// tag is a tag that the query groups by, and that must exist; empty for none.
 	tag string
-	// maxBytes limits a response; 0 means the client's default.
+	// maxBytes limits the body of a response; 0 means influx.DefaultMaxBytes.
 	maxBytes int64
-	// add adds one row of a response to an aggregate, and empty reports whether an aggregate
-	// holds nothing that such a row could have added.
+	// add adds one row of a response to an aggregate. empty reports whether an aggregate has
+	// nothing that add could have added.
 	add   func(*aggregate, influx.Row) error
 	empty func(*aggregate) bool
-	// gateway is the query for a v3-query gateway. It gives the first metric alone.
+	// gateway is the query for a v3-query gateway. It provides the first metric only.
 	gateway gatewayQuery
 	metrics []metric
 }
 
-// metric is one gauge. Its value is false when there is none, such as the mean of nothing.
+// metric is one gauge. The value function returns false if there is no value, such as the mean
+// of no durations.
 type metric struct {
 	name, help string
 	value      func(*aggregate) (float64, bool, error)
 }
 
-// The queries from which coverage and the metrics per VM follow.
+// The queries that coverage and the metrics per VM are computed from.
 const (
 	dumpedVMs    = "dumped_vms"
 	monitoredVMs = "monitored_vms"
@@ -177,16 +177,16 @@ const (
 	vmPlaces     = "vm_places"
 )
 
-// maxSetBytes limits a response with a row for each VM: 10,000 VMs with 300 fields. Such a
-// response is read row by row and not held.
+// maxSetBytes limits a response with a row for each VM, in bytes: enough for 10,000 VMs with 300
+// fields. Such a response is read row by row and not held in memory.
 const maxSetBytes = 96 << 20
 
 // source is one of the two kinds of measurements.
 type source int
 
 const (
-	dumps     source = iota // one point a memory dump; all time counts
-	telemetry               // one point every few seconds for each VM; the look-back counts
+	dumps     source = iota // one point for each memory dump, of all time
+	telemetry               // one point for each VM every few seconds, of the look-back
 	numSources
 )
 
@@ -219,8 +219,8 @@ func addRunNewest(a *aggregate, row influx.Row) error {
 		return err
 	}
 	r := run{row.Tags["vmid"], row.Tags["dom"]}
-	if _, twice := a.runs[r]; twice && isUnclear(r.vmid, r.dom) {
-		return errUnclear
+	if _, twice := a.runs[r]; twice && isAmbiguous(r.vmid, r.dom) {
+		return errAmbiguous
 	}
 	a.addRun(r, runTotals{dumped: true, newest: ns})
 	return nil
@@ -234,8 +234,7 @@ func addSum(i int, column string) func(*aggregate, influx.Row) error {
 	}
 }
 
-// sumOf returns a column that holds a SUM. A negative one is an overflow that the server did
-// not notice.
+// sumOf returns a column that holds a SUM. A negative sum is an error: it has overflowed.
 func sumOf(row influx.Row, column string) (total, error) {
 	if _, present := row.Value(column); !present {
 		return total{}, fmt.Errorf("%w: the response has no column %q", influx.ErrMalformed, column)
@@ -249,7 +248,7 @@ func sumOf(row influx.Row, column string) (total, error) {
 
 func addDurations(a *aggregate, row influx.Row) error {
 	n, err := count(row, "count")
-	if err != nil || n == 0 { // the sum of nothing is null or 0, depending on the server
+	if err != nil || n == 0 { // without durations, the sum is null or 0, depending on the server
 		return err
 	}
 	sum, err := sumOf(row, "sum")
@@ -259,7 +258,7 @@ func addDurations(a *aggregate, row influx.Row) error {
 	if err != nil {
 		return err
 	}
-	// InfluxDB 1.x reads the three one after the other: a point that arrives meanwhile is in
+	// InfluxDB 1.x computes the three one after the other: a point that arrives in between is in
 	// some of them only.
 	if value, _ := row.Value("mean"); value != nil {
 		mean, err := row.Float64("mean")
@@ -267,8 +266,8 @@ func addDurations(a *aggregate, row influx.Row) error {
 			return err
 		}
 		const rounding = 1e-9
-		if of := (float64(sum.whole) + sum.fraction) / float64(n); math.Abs(of-mean) > rounding*math.Abs(mean) {
-			return fmt.Errorf("%w: sum, count and mean do not agree, as while a dump is being recorded", errOutOfRange)
+		if quotient := (float64(sum.whole) + sum.fraction) / float64(n); math.Abs(quotient-mean) > rounding*math.Abs(mean) {
+			return fmt.Errorf("%w: sum, count and mean do not match: a dump may have been recorded in between", errOutOfRange)
 		}
 	}
 	sum.values = n
@@ -282,8 +281,8 @@ func addNewest(a *aggregate, row influx.Row) error {
 	return err
 }
 
-// addTelemetry adds the newest point of a series. InfluxDB 3.8 and later send a row for the
-// newest value of each field.
+// addTelemetry adds the newest point of a series. InfluxDB 3.8 and later send one row for the
+// newest value of each field of the series.
 func addTelemetry(a *aggregate, row influx.Row) error {
 	ns, err := row.Time()
 	if err != nil {
@@ -298,8 +297,8 @@ func addTelemetry(a *aggregate, row influx.Row) error {
 		return ""
 	}
 	id := identity{vmid: row.Tags["VMID"], uuid: first("uuid", "UUID"), name: first("name", "Dom", "dom")}
-	if _, twice := a.vms[id]; twice && isUnclear(id.vmid, id.uuid, id.name) {
-		return errUnclear
+	if _, twice := a.vms[id]; twice && isAmbiguous(id.vmid, id.uuid, id.name) {
+		return errAmbiguous
 	}
 	if id.vmid != "" {
 		a.addVM(id, ns)
@@ -307,7 +306,7 @@ func addTelemetry(a *aggregate, row influx.Row) error {
 	return nil
 }
 
-func known(value float64, err error) (float64, bool, error) { return value, err == nil, err }
+func valueOf(value float64, err error) (float64, bool, error) { return value, err == nil, err }
 
 func meanDuration(a *aggregate) (float64, bool, error) {
 	sum := a.sums[durationSeconds]

@@ -9,7 +9,7 @@ import (
 	"memdump_exporter/influx"
 )
 
-// perVMQueries are those of the metrics per VM.
+// perVMQueries are the queries for the metrics per VM.
 var perVMQueries = []query{
 	{
 		name:     vmTotals,
@@ -58,11 +58,12 @@ func addPlace(a *aggregate, row influx.Row) error {
 	return err
 }
 
-// perVMMetrics are the metrics of each VM. Runtime ID and host are in one of them alone, so
-// that a restart or a move breaks no graph.
+// perVMMetrics are the metrics of each VM. Only one of them has runtime ID and host as labels, so
+// that a restart or a migration of the VM starts no new series of the others. The value function
+// returns the labels after dom, and false if the VM has no value.
 var perVMMetrics = []struct {
 	desc  *prometheus.Desc
-	value func(vmSeries) (value float64, labels []string, known bool)
+	value func(vmSeries) (value float64, labels []string, ok bool)
 }{
 	{
 		prometheus.NewDesc("memdump_vm_last_dump_timestamp_seconds",
@@ -77,7 +78,7 @@ var perVMMetrics = []struct {
 		prometheus.NewDesc("memdump_vm_dumps_compressed_bytes",
 			"Total compressed size of the VM's memory dumps (gzip_size_bytes) in bytes.", []string{"dom"}, nil),
 		func(vm vmSeries) (float64, []string, bool) {
-			return float64(vm.totals.compressed), nil, vm.totals.sized && !vm.totals.spoiled && vm.totals.compressed >= 0
+			return float64(vm.totals.compressed), nil, vm.totals.hasSize && !vm.totals.badSize && vm.totals.compressed >= 0
 		},
 	},
 	{
@@ -92,15 +93,15 @@ var perVMMetrics = []struct {
 var omittedDesc = prometheus.NewDesc("memdump_vms_omitted",
 	"Number of dumped VMs without metrics of their own: beyond --collect.per-vm.limit, or with a name that is not UTF-8.", nil, nil)
 
-// vmSeries is what is known of one VM; what is unknown is zero.
+// vmSeries is what the metrics of one VM are read from.
 type vmSeries struct {
 	dom           string
-	last          int64
-	totals, place domainTotals
+	last          int64        // time of the newest dump, in nanoseconds since 1970
+	totals, place domainTotals // zero where their query has no result for the VM
 }
 
-// perVM sends the metrics of the most recently dumped VMs. Which those are depends on the
-// query for dumped VMs; while it fails, there are none.
+// perVM sends the metrics of the most recently dumped VMs, and none if the query for the dumped
+// VMs failed.
 func (b *batch) perVM(gauge func(*prometheus.Desc, float64, ...string)) {
 	all, ok := b.dumpedDomains()
 	if b.exporter.config.PerVM == 0 || !ok {
@@ -115,7 +116,7 @@ func (b *batch) perVM(gauge func(*prometheus.Desc, float64, ...string)) {
 	}
 	var vms []vmSeries
 	for name, newest := range all {
-		if !isUnclear(name) {
+		if !isAmbiguous(name) {
 			vms = append(vms, vmSeries{name, newest.newest, totals[name], places[name]})
 		}
 	}
@@ -125,7 +126,7 @@ func (b *batch) perVM(gauge func(*prometheus.Desc, float64, ...string)) {
 	vms = vms[:min(len(vms), b.exporter.config.PerVM)]
 	for _, m := range perVMMetrics {
 		for _, vm := range vms {
-			if value, labels, known := m.value(vm); known {
+			if value, labels, ok := m.value(vm); ok {
 				gauge(m.desc, value, append([]string{vm.dom}, labels...)...)
 			}
 		}

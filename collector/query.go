@@ -13,29 +13,29 @@ import (
 	"memdump_exporter/influx"
 )
 
-// result is the outcome of one query in a batch: values, or an error.
+// result is the outcome of one query in a batch: for each of its metrics a value or no value, or
+// an error.
 type result struct {
 	query *query
-	// aggregate is what the metrics were read from; nil where the query failed or a gateway
-	// responded.
+	// aggregate is what the metrics are read from; nil if the query failed or a gateway responded.
 	aggregate *aggregate
 	values    []float64 // by metric of the query
-	known     []bool    // whether the metric has a value
+	hasValue  []bool    // by metric of the query
 	err       error
 	took      time.Duration
-	ranges    int       // the query was split into; 0 while that is unknown
-	oldest    time.Time // when the oldest part of the value was fetched; zero where all is new
+	ranges    int       // number of time ranges; 0 if unknown
+	oldest    time.Time // when the oldest part of the result was fetched; zero if all of it is new
 }
 
-// run runs one query.
-func (b *batch) run(q *query) (r result) {
+// runQuery executes one query. A panic is an error.
+func (b *batch) runQuery(q *query) (r result) {
 	begin := b.exporter.config.Now()
 	err := contain(func() error {
 		r = b.queryInfluxDB(q)
 		return r.err
 	})
 	if err != nil {
-		r = result{err: err, ranges: r.ranges} // and nothing that could be taken for a value
+		r = result{err: err, ranges: r.ranges} // without values: those of a failed query are invalid
 	}
 	r.query, r.took = q, b.exporter.config.Now().Sub(begin)
 	return r
@@ -45,7 +45,7 @@ func (b *batch) queryInfluxDB(q *query) (r result) {
 	db := b.exporter.config.Database
 	if db.API() != influx.APIV3Query {
 		r = b.queryRanges(q)
-		// The response may have proven that the server is an InfluxDB.
+		// ErrNotFound means a gateway, unless the response has proven that the server is an InfluxDB.
 		if !errors.Is(r.err, influx.ErrNotFound) || db.API() == influx.APIInfluxQL {
 			return r
 		}
@@ -53,12 +53,12 @@ func (b *batch) queryInfluxDB(q *query) (r result) {
 	return b.queryGateway(q)
 }
 
-// queryRanges requests what is not settled yet, and merges it with the history.
+// queryRanges requests the data that is not settled yet, and merges it with the history.
 func (b *batch) queryRanges(q *query) (r result) {
 	v, open, err := b.fetchWithin(q, rangecache.All)
 	r.ranges = v.ranges
 	if err != nil {
-		if errors.Is(err, influx.ErrRefused) { // as InfluxDB does with a sum of texts
+		if errors.Is(err, influx.ErrRefused) { // InfluxDB refuses a SUM of strings
 			if conflict := b.exporter.checkTypes(b.schemas, q, b.now); errors.Is(conflict, errTypeConflict) {
 				err = conflict
 			}
@@ -67,7 +67,7 @@ func (b *batch) queryRanges(q *query) (r result) {
 		return r
 	}
 	merged := v.settled.with(open)
-	maps.DeleteFunc(merged.vms, func(_ identity, ns int64) bool { return !v.span.Contains(ns) })
+	maps.DeleteFunc(merged.vms, func(_ identity, ns int64) bool { return !v.relevant.Contains(ns) })
 	if r.err = b.exporter.checkTypes(b.schemas, q, b.now); r.err != nil {
 		return r
 	}
@@ -75,28 +75,28 @@ func (b *batch) queryRanges(q *query) (r result) {
 	if q.empty(merged) {
 		written, err := b.exporter.checkEmpty(b.schemas, q, b.now)
 		if err != nil || !written {
-			r.err, r.values, r.known = err, make([]float64, len(q.metrics)), make([]bool, len(q.metrics))
+			r.err, r.values, r.hasValue = err, make([]float64, len(q.metrics)), make([]bool, len(q.metrics))
 			return r
 		}
 	}
 	for _, m := range q.metrics {
-		value, known, err := m.value(merged)
+		value, ok, err := m.value(merged)
 		if err != nil {
 			r.err = err
 			return r
 		}
-		r.values, r.known = append(r.values, value), append(r.known, known)
+		r.values, r.hasValue = append(r.values, value), append(r.hasValue, ok)
 	}
 	return r
 }
 
-// fetchWithin returns the history, and requests what of a time range is not settled yet. Where
-// the full query is rejected, the history replaces it.
+// fetchWithin returns the history and what is not settled of a time range. If InfluxDB rejects
+// the full query, or is too slow, the history replaces it.
 func (b *batch) fetchWithin(q *query, r rangecache.Range) (v view, open *aggregate, err error) {
 	fetch := func() {
 		if err == nil {
-			v.span = v.span.Within(r)
-			v.open = slices.DeleteFunc(slices.Clone(v.open), func(open rangecache.Range) bool { return open.Within(v.span).Empty() })
+			v.relevant = v.relevant.Within(r)
+			v.open = slices.DeleteFunc(slices.Clone(v.open), func(open rangecache.Range) bool { return open.Within(v.relevant).Empty() })
 			open, err = b.fetchOpen(q, v)
 		}
 	}
@@ -111,10 +111,11 @@ func (b *batch) fetchWithin(q *query, r rangecache.Range) (v view, open *aggrega
 	return v, open, err
 }
 
-// errSlow says that a full query took too much of the time of a scrape.
-var errSlow = fmt.Errorf("%w: the full query was given up half-way to the scrape timeout", influx.ErrTimeout)
+// errSlow: a full query took so long that the history must replace it within the same scrape.
+var errSlow = fmt.Errorf("%w: the full query took more than half of the scrape timeout", influx.ErrTimeout)
 
-// fetchOpen requests the ranges that are not settled. Those that InfluxDB rejects are split.
+// fetchOpen requests the open ranges of a view, and splits those that InfluxDB rejects. It gives
+// a full query half of the time until the deadline.
 func (b *batch) fetchOpen(q *query, v view) (*aggregate, error) {
 	ctx, cancel := b.ctx, context.CancelFunc(func() {})
 	if deadline, ok := b.ctx.Deadline(); ok && v.full {
@@ -131,14 +132,14 @@ func (b *batch) fetchOpen(q *query, v view) (*aggregate, error) {
 		for i, r := range wave {
 			requests.Go(func() {
 				errs[i] = contain(func() (err error) {
-					statement := b.exporter.config.statement(q.source, q.columns, q.tail, r.Within(v.span))
+					statement := b.exporter.config.statement(q.source, q.columns, q.tail, r.Within(v.relevant))
 					parts[i], err = b.exporter.fetch(ctx, statement, q.maxBytes, q.add)
 					return err
 				})
 			})
 		}
 		requests.Wait()
-		for i, err := range slices.Backward(errs) { // so that the oldest piece is next
+		for i, err := range slices.Backward(errs) { // so that the oldest part is next
 			switch {
 			case err == nil:
 				sum.Merge(parts[i])
@@ -147,21 +148,21 @@ func (b *batch) fetchOpen(q *query, v view) (*aggregate, error) {
 			case v.full || !q.source.splittable(err):
 				return nil, err
 			default:
-				pieces, narrow := b.exporter.histories[q.source].split(wave[i])
-				if narrow != nil {
+				narrower, splitErr := b.exporter.histories[q.source].split(wave[i])
+				if splitErr != nil {
 					return nil, err
 				}
-				ahead = append(pieces, ahead...)
+				ahead = append(narrower, ahead...)
 			}
 		}
-		if took := time.Since(begin); v.full && took > slowFullQuery {
+		if took := time.Since(begin); v.full && took > maxFullQuery {
 			b.exporter.histories[q.source].leaveFull(fmt.Errorf("the query %s took %s", q.name, took))
 		}
 	}
 	return sum, nil
 }
 
-// fetch makes one request and returns what its rows add up to.
+// fetch makes one request and returns the aggregate of its rows.
 func (e *Exporter) fetch(ctx context.Context, statement string, maxBytes int64, add func(*aggregate, influx.Row) error) (*aggregate, error) {
 	a := newAggregate()
 	for row, err := range e.config.Database.Rows(ctx, influx.Request{Statement: statement, MaxBytes: maxBytes}) {
@@ -176,22 +177,22 @@ func (e *Exporter) fetch(ctx context.Context, statement string, maxBytes int64, 
 	return a, nil
 }
 
-// gatewayQuery is a query for a v3-query gateway: SQL in, the JSON of InfluxDB 1.x out. The
-// statements are those of the Python service, as such a gateway may accept no others. It
-// responds with the value itself, so that nothing is merged, and it has no schema to check an
-// empty response against.
+// gatewayQuery is a query for a v3-query gateway, which takes SQL and returns the JSON of InfluxDB
+// 1.x. The statements are those of the Python service, because a gateway may accept no others. The
+// response holds the value of the metric, so that nothing is merged. An empty response is not
+// verified, because a gateway has no schema queries.
 type gatewayQuery struct {
 	columns, tail string
-	// value reads the one row of the response; false when there is no value.
+	// value reads the only row of the response; false if there is no value.
 	value func(influx.Row) (float64, bool, error)
 }
 
-// queryGateway requests the value of the query's first metric. Where the Python service had
-// no such query, the metrics are absent, which is no failure; metrics per VM are only
-// requested where a flag is set, so that their absence is one.
+// queryGateway requests the value of the query's first metric. Metrics for which the Python
+// service had no query are absent, without an error. The metrics per VM fail instead, because
+// the user has enabled them by a flag.
 func (b *batch) queryGateway(q *query) (r result) {
 	r.ranges = 1
-	r.values, r.known = make([]float64, len(q.metrics)), make([]bool, len(q.metrics))
+	r.values, r.hasValue = make([]float64, len(q.metrics)), make([]bool, len(q.metrics))
 	switch {
 	case q.gateway.value == nil && len(q.metrics) > 0:
 		return r
@@ -206,7 +207,7 @@ func (b *batch) queryGateway(q *query) (r result) {
 			err = fmt.Errorf("%w: more than one row", influx.ErrMalformed)
 		}
 		if err == nil {
-			r.values[0], r.known[0], err = q.gateway.value(row)
+			r.values[0], r.hasValue[0], err = q.gateway.value(row)
 		}
 		if err != nil {
 			r.err = err
@@ -217,13 +218,15 @@ func (b *batch) queryGateway(q *query) (r result) {
 	return r
 }
 
+// gatewayStatement returns the SQL of a query over the time range that counts.
+
 func (c Config) gatewayStatement(q *query, now time.Time) string {
 	policy, names := c.measurements(q.source)
-	s := influx.Statement{Columns: q.gateway.columns, Policy: policy, From: names[:1], Time: influx.TimeRange(c.span(q.source, now)), Tail: q.gateway.tail}
+	s := influx.Statement{Columns: q.gateway.columns, Policy: policy, From: names[:1], Time: influx.TimeRange(c.relevantRange(q.source, now)), Tail: q.gateway.tail}
 	return s.Text(influx.SQL)
 }
 
-// gatewayNumber reads the one column beside the time; null is no value.
+// gatewayNumber reads the only column besides time; null is no value.
 func gatewayNumber(row influx.Row) (float64, bool, error) {
 	column, err := row.Only()
 	if err != nil {
@@ -236,13 +239,13 @@ func gatewayNumber(row influx.Row) (float64, bool, error) {
 	return value, err == nil, err
 }
 
-// gatewayCount is gatewayNumber for what can't be negative.
+// gatewayCount is gatewayNumber for a value that can't be negative.
 func gatewayCount(row influx.Row) (float64, bool, error) {
-	value, known, err := gatewayNumber(row)
+	value, ok, err := gatewayNumber(row)
 	if value < 0 {
-		return 0, false, fmt.Errorf("%w: the gateway responded with %v", errOutOfRange, value)
+		return 0, false, fmt.Errorf("%w: the gateway returned %v", errOutOfRange, value)
 	}
-	return value, known, err
+	return value, ok, err
 }
 
 func gatewayTime(row influx.Row) (float64, bool, error) {

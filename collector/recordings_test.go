@@ -107,7 +107,7 @@ func bounded(t *testing.T, e *Exporter, r rangecache.Range) exposition {
 	b := e.newBatch(t.Context(), time.Now().Add(time.Minute))
 	if r != rangecache.All {
 		_ = b.views[dumps].once.do(func() error { return nil })
-		b.views[dumps].view = view{settled: newAggregate(), open: []rangecache.Range{r}, span: r, ranges: 1}
+		b.views[dumps].view = view{settled: newAggregate(), open: []rangecache.Range{r}, relevant: r, ranges: 1}
 	}
 	b.execute(e.record, func() {})
 	registry := prometheus.NewPedanticRegistry()

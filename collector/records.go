@@ -8,7 +8,7 @@ import (
 	"memdump_exporter/influx"
 )
 
-// Records returns the handler of /records. It accepts offsets up to maxOffset, and runs at most
+// Records returns the handler of /records. It accepts offsets up to maxOffset, and up to
 // maxConcurrent requests at the same time.
 func (e *Exporter) Records(t Timeouts, maxOffset int64, maxConcurrent int) http.Handler {
 	return records.Handler(e.records(), records.Config{
@@ -17,7 +17,7 @@ func (e *Exporter) Records(t Timeouts, maxOffset int64, maxConcurrent int) http.
 	})
 }
 
-// records is where the records are.
+// records returns the source of the records.
 func (e *Exporter) records() records.Source {
 	return records.Source{
 		Database: e.config.Database, Measurement: e.config.DumpsMeasurement, Policy: e.config.DumpsPolicy,
@@ -29,8 +29,8 @@ func (e *Exporter) records() records.Source {
 	}
 }
 
-// acceptedRanges returns the time ranges in which InfluxDB accepts queries for dumps, oldest
-// first; none where it accepts all time, or where nothing is known.
+// acceptedRanges returns the time ranges for which InfluxDB accepts queries about dumps, oldest
+// first; none while full queries are in use.
 func (e *Exporter) acceptedRanges() []influx.TimeRange {
 	h := e.histories[dumps]
 	h.mu.Lock()

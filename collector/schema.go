@@ -10,18 +10,17 @@ import (
 	"memdump_exporter/influx"
 )
 
-// schema is what the measurements of a source hold, of any age.
+// schema lists the fields of a source's measurements, of points of any age.
 type schema struct {
-	// fields are the types of each field, by its name: several where InfluxDB 1.x or 2.x has
-	// points of several types in different shards.
-	fields map[string][]string
-	// existing are the measurements that exist.
-	existing []string
+	// fields maps the name of a field to its types. InfluxDB 1.x and 2.x have several if the
+	// types of a field differ between shards.
+	fields   map[string][]string
+	existing []string // the measurements that exist
 	fetched  time.Time
 }
 
-// schemaLife is how long a schema is believed where responses are not empty: a field that
-// gets a second type is seen after it.
+// schemaLife is how long a schema is valid while responses are not empty: the time until a second
+// type of a field is detected.
 const schemaLife = 5 * time.Minute
 
 // fetchSchema requests the fields of a source's measurements.
@@ -74,8 +73,8 @@ func quoted(names []string) string {
 	return strings.Join(all, ", ")
 }
 
-// conflict returns an error when a field of the query has values of a kind that the query
-// can't read, or of several kinds, of which InfluxDB reads one and drops the others.
+// conflict returns errTypeConflict if a field of the query has values of a kind that the query
+// can't read, or of several kinds, of which InfluxDB reads one and ignores the others.
 func (s *schema) conflict(q *query) error {
 	for _, f := range q.fields {
 		kinds := make(map[fieldKind]bool)
@@ -89,7 +88,7 @@ func (s *schema) conflict(q *query) error {
 	return nil
 }
 
-// kindOf returns the kind of an InfluxDB type. Integers and floats add up.
+// kindOf returns the kind of an InfluxDB type. Integers and floats are one kind: they add up.
 func kindOf(fieldType string) fieldKind {
 	switch fieldType {
 	case "integer", "float", "unsigned":
@@ -100,14 +99,14 @@ func kindOf(fieldType string) fieldKind {
 	return fieldKind(fieldType)
 }
 
-// schemas are the schemas that the queries of one batch share: each is fetched at most once.
+// schemas fetches the schema of each source at most once, for all queries of a batch.
 type schemas struct {
 	exporter *Exporter
 	ctx      context.Context
 	sources  [numSources]struct {
-		fields, tags once
-		schema       *schema
-		tagNames     []string
+		fieldsOnce, tagsOnce once
+		schema               *schema
+		tags                 []string
 	}
 }
 
@@ -115,28 +114,28 @@ func (e *Exporter) newSchemas(ctx context.Context) *schemas { return &schemas{ex
 
 // schema returns the schema of a source, and stores it for later batches.
 func (s *schemas) schema(source source) (*schema, error) {
-	of := &s.sources[source]
-	err := of.fields.do(func() (err error) {
-		if of.schema, err = s.exporter.fetchSchema(s.ctx, source); err == nil {
-			s.exporter.schemas[source].Store(of.schema)
+	shared := &s.sources[source]
+	err := shared.fieldsOnce.do(func() (err error) {
+		if shared.schema, err = s.exporter.fetchSchema(s.ctx, source); err == nil {
+			s.exporter.schemas[source].Store(shared.schema)
 		}
 		return err
 	})
-	return of.schema, err
+	return shared.schema, err
 }
 
 // tags returns the tags of the measurements of a source.
 func (s *schemas) tags(source source) ([]string, error) {
-	of := &s.sources[source]
-	err := of.tags.do(func() (err error) {
+	shared := &s.sources[source]
+	err := shared.tagsOnce.do(func() (err error) {
 		policy, names := s.exporter.config.measurements(source)
-		of.tagNames, err = s.exporter.fetchTags(s.ctx, policy, names...)
+		shared.tags, err = s.exporter.fetchTags(s.ctx, policy, names...)
 		return err
 	})
-	return of.tagNames, err
+	return shared.tags, err
 }
 
-// recentSchema returns the stored schema of a source, or nil where it is too old.
+// recentSchema returns the stored schema of a source, or nil if it is too old.
 func (e *Exporter) recentSchema(s source, now time.Time) *schema {
 	stored := e.schemas[s].Load()
 	if stored == nil || now.Sub(stored.fetched) >= schemaLife || stored.fetched.After(now) {
@@ -166,7 +165,8 @@ func (s *schema) unwritten(q *query) bool {
 	return len(optional) > 0 && len(s.fields[sha256.name]) > 0
 }
 
-// checkTypes returns an error when a field that the query reads has several types.
+// checkTypes returns errTypeConflict if a field of the query has types that InfluxDB or the query
+// can't read together.
 func (e *Exporter) checkTypes(s *schemas, q *query, now time.Time) (err error) {
 	if len(q.fields) == 0 {
 		return nil
@@ -180,9 +180,9 @@ func (e *Exporter) checkTypes(s *schemas, q *query, now time.Time) (err error) {
 	return found.conflict(q)
 }
 
-// checkEmpty finds out what an empty response means: InfluxDB returns the same bytes for no
-// rows, no such measurement, no such field and no such tag. It returns an error unless there
-// are no rows; written is false when nobody has written the fields of an optional query.
+// checkEmpty verifies an empty response against the schema: InfluxDB returns the same bytes for no
+// rows, no such measurement, no such field and no such tag. The error is nil only for no rows.
+// written is false if no writer has recorded a field of an optional query.
 func (e *Exporter) checkEmpty(s *schemas, q *query, now time.Time) (written bool, err error) {
 	if recent := e.recentSchema(q.source, now); recent != nil && recent.unwritten(q) {
 		return false, nil

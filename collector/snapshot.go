@@ -50,8 +50,7 @@ func (s snapshot) Describe(ch chan<- *prometheus.Desc) {
 	e.panics.Describe(ch)
 }
 
-// Collect sends the values of the queries that succeeded, and what there is to report about
-// the others.
+// Collect sends the values of the queries that succeeded, and the state of all queries.
 func (s snapshot) Collect(ch chan<- prometheus.Metric) {
 	b, e := s.batch, s.batch.exporter
 	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
@@ -65,7 +64,7 @@ func (s snapshot) Collect(ch chan<- prometheus.Metric) {
 	for _, r := range b.results {
 		up = up && r.err == nil
 		for i, m := range r.query.metrics {
-			if r.err == nil && r.known[i] {
+			if r.err == nil && r.hasValue[i] {
 				gauge(m.desc(), r.values[i])
 			}
 		}
@@ -84,7 +83,7 @@ func (s snapshot) Collect(ch chan<- prometheus.Metric) {
 	}
 	if vms, ok := b.coverage(); ok {
 		for _, m := range coverageMetrics {
-			if value, known := m.value(vms, b.now, e.config.DumpsMaxAge); known {
+			if value, ok := m.value(vms, b.now, e.config.DumpsMaxAge); ok {
 				gauge(m.desc, value)
 			}
 		}

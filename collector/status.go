@@ -11,24 +11,24 @@ import (
 	"memdump_exporter/influx"
 )
 
-// repeatLog is how often a failure that goes on is logged.
+// repeatLog is the time between two log lines about a persistent failure.
 const repeatLog = time.Hour
 
 // Status is the last result of one query.
 type Status struct {
 	Query  string // value of the label query
 	Ran    bool   // false before the first scrape
-	Err    error  // nil when it succeeded
-	Reason string // value of the label reason
+	Err    error  // nil if the query succeeded
+	Reason string // value of the label reason; empty without an error
 	Took   time.Duration
-	At     time.Time // when it ended
-	Ranges int       // the query is split into; 0 while that is unknown
+	At     time.Time // when the query ended
+	Ranges int       // number of time ranges; 0 if unknown
 
-	failures int       // in a row, for the same reason
-	logged   time.Time // when the last of them was
+	failures int       // number of consecutive failures for the same reason
+	logged   time.Time // when one of them was last logged
 }
 
-// statusLog has the last status of each query.
+// statusLog stores the last status of each query.
 type statusLog struct {
 	mu   sync.Mutex
 	last map[string]Status // by query
@@ -48,7 +48,7 @@ func (e *Exporter) Statuses() []Status {
 	return all
 }
 
-// record stores a result, counts its failure, and logs what is new.
+// record stores a result, counts a failure, and logs a change.
 func (e *Exporter) record(r result) {
 	status := Status{Ran: true, Err: r.err, Took: r.took, At: e.config.Now(), Ranges: r.ranges}
 	e.status.mu.Lock()
@@ -65,8 +65,8 @@ func (e *Exporter) record(r result) {
 			status.failures, status.logged = before.failures+1, before.logged
 		}
 	}
-	news := status.At.Sub(status.logged) >= repeatLog
-	if news {
+	due := status.At.Sub(status.logged) >= repeatLog
+	if due {
 		status.logged = status.At
 	}
 	e.status.last[r.query.name] = status
@@ -76,7 +76,7 @@ func (e *Exporter) record(r result) {
 	switch {
 	case r.err != nil:
 		e.errors.WithLabelValues(r.query.name, status.Reason).Inc()
-		e.logFailure(r.err, news, append([]any{"msg", "query failed", "reason", status.Reason, "in_a_row", status.failures}, fields...)...)
+		e.logFailure(r.err, due, append([]any{"msg", "query failed", "reason", status.Reason, "in_a_row", status.failures}, fields...)...)
 	case before.Err != nil && !errors.Is(before.Err, influx.ErrCanceled):
 		_ = level.Info(e.config.Logger).Log(append([]any{"msg", "query succeeds again", "after_failures", before.failures}, fields...)...)
 	default:
@@ -84,11 +84,11 @@ func (e *Exporter) record(r result) {
 	}
 }
 
-// logFailure logs a failure: at level debug where it has been logged already, or where the
-// client has left. A panic is counted and logged with its stack.
-func (e *Exporter) logFailure(err error, news bool, fields ...any) {
+// logFailure logs a failure: at level error if it is due for the log and the client has not left,
+// otherwise at level debug. It counts a panic and adds its stack.
+func (e *Exporter) logFailure(err error, due bool, fields ...any) {
 	logger := level.Debug(e.config.Logger)
-	if news && !errors.Is(err, influx.ErrCanceled) {
+	if due && !errors.Is(err, influx.ErrCanceled) {
 		logger = level.Error(e.config.Logger)
 	}
 	fields = append(fields, "err", err)

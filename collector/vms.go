@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// This file is where runtime IDs become VMs: a VM is a domain. libvirt hands out a runtime ID
-// at each start of a domain, and hands it out again after the host has restarted.
+// This file maps runtime IDs to VMs. A VM is a domain: libvirt assigns a new runtime ID at each
+// start of a domain, and assigns the same IDs again after a restart of the host.
 
 // dumpedRuntimeIDs returns the distinct runtime IDs of the dumps.
 func (a *aggregate) dumpedRuntimeIDs() map[string]bool {
@@ -31,15 +31,14 @@ func (a *aggregate) hasDumpedRuntimeID() bool {
 	return false
 }
 
-// dumpedDomains returns the domains with a newest dump.
+// dumpedDomains returns the totals of the domains with a dump.
 func (a *aggregate) dumpedDomains() map[string]domainTotals {
 	domains := a.domains()
 	maps.DeleteFunc(domains, func(_ string, totals domainTotals) bool { return !totals.dumped })
 	return domains
 }
 
-// domains returns the totals of each domain: those of its runs, merged. Runtime ID and host are
-// those of the newest dump.
+// domains returns the merged totals of the runs of each domain.
 func (a *aggregate) domains() map[string]domainTotals {
 	domains := make(map[string]domainTotals)
 	for r, more := range a.runs {
@@ -58,7 +57,7 @@ func (a *aggregate) domains() map[string]domainTotals {
 	return domains
 }
 
-// domainTotals are the dumps of one domain.
+// domainTotals sums up the dumps of one domain.
 type domainTotals struct {
 	runTotals
 	vmid string // of the newest dump; may be empty
@@ -73,50 +72,50 @@ func (a *aggregate) runtimeIDs() map[string]bool {
 	return ids
 }
 
-// distinct returns a number of distinct names, unless some of them may be several.
+// distinct returns a number of distinct names as a value, or errAmbiguous.
 func (a *aggregate) distinct(n int) (float64, bool, error) {
-	if a.unclear {
-		return 0, false, errUnclear
+	if a.ambiguous {
+		return 0, false, errAmbiguous
 	}
 	return float64(n), true, nil
 }
 
 // VM is a monitored VM and its newest dump.
 type VM struct {
-	Name string // the newest known domain name; empty where telemetry names none
+	Name string // the newest domain name; may be empty
 	UUID string // may be empty
 	VMID string // the newest runtime ID
-	// Names are all domain names within the look-back, sorted; the runtime ID where telemetry
+	// Names are all domain names within the look-back, sorted, or the runtime ID if telemetry
 	// has nothing else. The VM owns the dumps of these names.
 	Names []string
-	// Shared says that another monitored VM has one of the names: their dumps can't be told
-	// apart.
+	// Shared is true if another monitored VM has one of the names: their dumps can't be
+	// distinguished.
 	Shared   bool
-	LastDump time.Time // zero when it has none
+	LastDump time.Time // zero without a dump
 
-	vmidAt, nameAt int64 // when VMID and Name were seen, in nanoseconds since 1970
+	vmidAt, nameAt int64 // when VMID and Name were newest, in nanoseconds since 1970
 }
 
-// monitoredDomains returns the monitored VMs without their dumps. Telemetry without a uuid is
-// that of the VM that has its name, and telemetry without a name that of the VM that has its
-// runtime ID, where there is one: several collectors may write about the same VM.
+// monitoredDomains returns the monitored VMs without their dumps. Several collectors may write
+// about one VM: a series without uuid belongs to a VM with the same name, and a series without
+// uuid and name to a VM with the same runtime ID. If there is no such VM, it is a VM of its own.
 func monitoredDomains(telemetry map[identity]int64) []*VM {
 	byUUID, byName, byID := map[string]*VM{}, map[string]*VM{}, map[string]*VM{}
 	var vms []*VM
-	vm := func(known map[string]*VM, key string) *VM {
-		if known[key] == nil {
-			known[key] = &VM{}
-			vms = append(vms, known[key])
+	vm := func(byKey map[string]*VM, key string) *VM {
+		if byKey[key] == nil {
+			byKey[key] = &VM{}
+			vms = append(vms, byKey[key])
 		}
-		return known[key]
+		return byKey[key]
 	}
 	ids := slices.SortedFunc(maps.Keys(telemetry), func(a, b identity) int {
 		return cmp.Or(cmp.Compare(a.uuid, b.uuid), cmp.Compare(a.name, b.name), cmp.Compare(a.vmid, b.vmid))
 	})
-	named := make(map[string]bool) // runtime IDs of telemetry that tells more
+	named := make(map[string]bool) // runtime IDs of series with a uuid or a name
 	for _, id := range ids {
 		if id.uuid != "" {
-			vm(byUUID, id.uuid).see(id, telemetry[id])
+			vm(byUUID, id.uuid).addSeries(id, telemetry[id])
 		}
 		named[id.vmid] = named[id.vmid] || id.uuid != "" || id.name != ""
 	}
@@ -129,9 +128,9 @@ func monitoredDomains(telemetry map[identity]int64) []*VM {
 		switch {
 		case id.uuid != "":
 		case id.name != "":
-			vm(byName, id.name).see(id, telemetry[id])
+			vm(byName, id.name).addSeries(id, telemetry[id])
 		case !named[id.vmid]:
-			vm(byID, id.vmid).see(id, telemetry[id])
+			vm(byID, id.vmid).addSeries(id, telemetry[id])
 		}
 	}
 	for _, v := range vms {
@@ -142,8 +141,8 @@ func monitoredDomains(telemetry map[identity]int64) []*VM {
 	return vms
 }
 
-// see adds what one series tells of the VM.
-func (v *VM) see(id identity, ns int64) {
+// addSeries adds the tags of a series with its newest time, in nanoseconds since 1970.
+func (v *VM) addSeries(id identity, ns int64) {
 	if v.VMID == "" || ns > v.vmidAt {
 		v.VMID, v.vmidAt = id.vmid, ns
 	}
@@ -161,20 +160,20 @@ func (v *VM) see(id identity, ns int64) {
 	}
 }
 
-// covered returns the monitored VMs with their newest dumps: those without one first, then by
-// the age of the newest.
+// covered returns the monitored VMs with their newest dumps, sorted by the time of the newest dump.
+// VMs without a dump come first.
 func covered(domains map[string]domainTotals, telemetry map[identity]int64) []VM {
-	bearers := make(map[string]int)
+	owners := make(map[string]int) // number of VMs by name
 	monitored := monitoredDomains(telemetry)
 	for _, v := range monitored {
 		for _, name := range v.Names {
-			bearers[name]++
+			owners[name]++
 		}
 	}
 	vms := make([]VM, 0, len(monitored))
 	for _, v := range monitored {
 		for _, name := range v.Names {
-			v.Shared = v.Shared || bearers[name] > 1
+			v.Shared = v.Shared || owners[name] > 1
 			if totals, ok := domains[name]; ok {
 				if at := time.Unix(0, totals.newest); at.After(v.LastDump) {
 					v.LastDump = at

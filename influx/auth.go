@@ -10,7 +10,7 @@ import (
 )
 
 // Secret returns a token or a password when a request needs it, so that it can change while
-// the process runs. Its error must name the source of the secret and must not hold it.
+// the process is running. Its error must name the source of the secret and must not contain it.
 type Secret func() (string, error)
 
 // Scheme is the authentication scheme of the header Authorization.
@@ -45,7 +45,7 @@ func (s secrets) redact(text string) string {
 }
 
 // redactError removes the secrets from the text of an error and limits its length: libraries
-// quote input that they can't read.
+// quote input that they can't parse.
 func (s secrets) redactError(err error) error {
 	if err == nil {
 		return nil

@@ -24,7 +24,7 @@ import (
 // Config names a database and how to query it.
 type Config struct {
 	// URL is the base URL, such as http://127.0.0.1:8181 or https://gateway.example/influx
-	// with a path prefix. It must hold no credentials, no query and no fragment.
+	// with a path prefix. It must contain no credentials, no query and no fragment.
 	URL string
 	// Database is the name of the database; on 2.x the name of a bucket or of a DBRP mapping.
 	Database string
@@ -44,8 +44,8 @@ type Config struct {
 	Transport http.RoundTripper
 }
 
-// ConfigError is an invalid field of Config. It never holds the field's value, which may
-// contain a secret.
+// ConfigError is an invalid field of Config. It never contains the value of the field, which may
+// be a secret.
 type ConfigError struct {
 	Setting string // the name of the field
 	Problem string
@@ -205,10 +205,10 @@ func (c *Client) get(ctx context.Context, path string, query url.Values, read fu
 	if err != nil {
 		return err
 	}
-	known := c.identity.Load()
+	stored := c.identity.Load()
 	resp, err := c.http.Do(req)
 	if err != nil {
-		c.identity.CompareAndSwap(known, nil)
+		c.identity.CompareAndSwap(stored, nil)
 		return ended(ctx, hidden.redactError(transportError(err)))
 	}
 	defer resp.Body.Close()
@@ -217,13 +217,13 @@ func (c *Client) get(ctx context.Context, path string, query url.Values, read fu
 	}
 	c.notice(resp, hidden)
 	if encoding := resp.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
-		return &Error{Kind: ErrMalformed, Status: resp.StatusCode, Err: errors.New("the response is compressed against the request")}
+		return &Error{Kind: ErrMalformed, Status: resp.StatusCode, Err: errors.New("the response is compressed, which the request does not allow")}
 	}
 	err = hidden.redactError(ended(ctx, read(resp, hidden)))
 	_, named := resp.Header[versionHeader]
-	// A server without a version and without the path is as unknown as before.
-	if known = c.identity.Load(); known != nil && !named && doubtful(err) && (known.Major != 0 || !errors.Is(err, ErrNotFound)) {
-		c.identity.CompareAndSwap(known, nil)
+	// A 404 of a server that reports no version does not contradict an identity without a version.
+	if stored = c.identity.Load(); stored != nil && !named && doubtful(err) && (stored.Major != 0 || !errors.Is(err, ErrNotFound)) {
+		c.identity.CompareAndSwap(stored, nil)
 	}
 	return err
 }

@@ -26,7 +26,7 @@ func decodeResponse(r *limitedReader, status int, hidden secrets, row func(Row) 
 	return nil
 }
 
-// callbackError passes an error of the caller through readError.
+// callbackError marks an error of the callback, so that decodeResponse returns it unchanged.
 type callbackError struct{ error }
 
 type decoder struct {
@@ -38,8 +38,8 @@ type decoder struct {
 
 	current Row // reused for each series
 
-	raw, rawKnown json.RawMessage
-	known         []string // the columns that rawKnown encodes
+	raw, rawColumns json.RawMessage
+	lastColumns     []string // of the latest series, decoded from rawColumns
 }
 
 func (d *decoder) document() error {
@@ -130,17 +130,18 @@ func (d *decoder) series() error {
 	})
 }
 
-// columns reads the columns of a series. Most series have those of the one before.
+// columns reads the columns of a series. It decodes them only if they differ from those of the
+// series before, which is rare.
 func (d *decoder) columns() ([]string, error) {
 	if err := d.json.Decode(&d.raw); err != nil {
 		return nil, err
 	}
-	if d.known != nil && bytes.Equal(d.raw, d.rawKnown) {
-		return d.known, nil
+	if d.lastColumns != nil && bytes.Equal(d.raw, d.rawColumns) {
+		return d.lastColumns, nil
 	}
-	d.known, d.rawKnown = nil, append(d.rawKnown[:0], d.raw...)
-	err := json.Unmarshal(d.raw, &d.known)
-	return d.known, err
+	d.lastColumns, d.rawColumns = nil, append(d.rawColumns[:0], d.raw...)
+	err := json.Unmarshal(d.raw, &d.lastColumns)
+	return d.lastColumns, err
 }
 
 // values reads one row, which must have a value for each column.
@@ -163,7 +164,7 @@ func (d *decoder) values(row *Row) error {
 	return nil
 }
 
-func (d *decoder) object(member func(key string) error) error {
+func (d *decoder) object(value func(key string) error) error {
 	if err := d.open('{'); err != nil {
 		return err
 	}
@@ -172,7 +173,7 @@ func (d *decoder) object(member func(key string) error) error {
 		if err != nil {
 			return err
 		}
-		if err := member(key); err != nil {
+		if err := value(key); err != nil {
 			return err
 		}
 	}
@@ -226,7 +227,7 @@ func (d *decoder) skip() error {
 	return d.json.Decode(&ignored)
 }
 
-// describe returns the type of a token, because its text is not ours to log.
+// describe returns the type of a token without its text, which may be confidential.
 func describe(token json.Token) string {
 	if delim, ok := token.(json.Delim); ok {
 		return strconv.Quote(delim.String())

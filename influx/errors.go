@@ -65,16 +65,16 @@ func Kinds() []Kind {
 	}
 }
 
-// Error is the kind's name.
+// Error returns the name of the kind.
 func (k Kind) Error() string { return string(k) }
 
-// Error is the one error type of this package. It holds no URL, no statement and no
-// credentials.
+// Error is the only error type of the requests of this package. It contains no URL, no statement
+// and no credentials.
 type Error struct {
 	Kind   Kind
 	Status int    // HTTP status; 0 without a response
-	Text   string // error message in the response, quoted, at most maxErrorText bytes before quoting; may be empty
-	Err    error  // cause on our side; may be nil
+	Text   string // error message in the response, quoted, up to maxErrorText bytes before quoting; may be empty
+	Err    error  // cause in this process; may be nil
 }
 
 // maxErrorText limits the error message of a response, in bytes.
@@ -107,7 +107,7 @@ func malformed(format string, args ...any) error {
 	return &Error{Kind: ErrMalformed, Err: fmt.Errorf(format, args...)}
 }
 
-// transportError is the error of a request without a response. It drops the URL that
+// transportError returns the error of a request without a response. It removes the URL that
 // net/http adds to its errors.
 func transportError(err error) error {
 	if urlErr := (*url.Error)(nil); errors.As(err, &urlErr) {
@@ -116,7 +116,7 @@ func transportError(err error) error {
 	return &Error{Kind: waitKind(err, ErrUnreachable), Err: err}
 }
 
-// readError is the error of reading a response.
+// readError returns the error of a response that can't be read.
 func readError(status int, err error) error {
 	if own := (*Error)(nil); errors.As(err, &own) {
 		own.Status = status
@@ -130,9 +130,9 @@ func readError(status int, err error) error {
 			kind = ErrTruncated
 		}
 	}
-	if unfit := (*json.UnmarshalTypeError)(nil); errors.As(err, &unfit) {
-		// Its own text quotes the value.
-		kind, err = ErrMalformed, fmt.Errorf("a JSON value does not fit a %s", unfit.Type)
+	if mismatch := (*json.UnmarshalTypeError)(nil); errors.As(err, &mismatch) {
+		// The text of the error quotes the value.
+		kind, err = ErrMalformed, fmt.Errorf("a JSON value is not a %s", mismatch.Type)
 	}
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
@@ -149,7 +149,7 @@ func ended(ctx context.Context, err error) error {
 	return err
 }
 
-// waitKind is the kind of an error that a context or a timeout may have caused.
+// waitKind returns the kind of an error that a context or a timeout may have caused.
 func waitKind(err error, otherwise Kind) Kind {
 	var timeout interface{ Timeout() bool }
 	switch {
@@ -161,8 +161,8 @@ func waitKind(err error, otherwise Kind) Kind {
 	return otherwise
 }
 
-// serverError is the error of a response that contains an error message. It is the only
-// place that interprets such messages: those of recorded servers (influxtest: no-database,
+// serverError returns the error of a response that contains an error message. Only classify
+// interprets such messages: those of recorded servers (influxtest: no-database,
 // refusals, auth, file-limit), and those of limits that are documented in
 // https://docs.influxdata.com/influxdb/v1/administration/config/.
 func serverError(status int, text string, hidden secrets) error {

@@ -44,13 +44,13 @@ type identity struct {
 func (i *identity) valid() bool { return i != nil && time.Since(i.at) < maxIdentityAge }
 
 // Identify returns the server's identity, for information only: no query depends on it. It
-// sends GET /ping, with the credentials, if no response of the last five minutes reported a
-// version, and takes at most a second. A server that returns no version, or hangs on /ping,
-// is Server{} for five minutes, or until a response reports a version. The error is that of
-// the request that was sent.
+// sends GET /ping, with the credentials, unless a response of the last five minutes reported a
+// version. It takes up to a second. A server that returns no version, or hangs on /ping, is
+// Server{} for five minutes, or until a response reports a version. The error is that of the
+// request.
 func (c *Client) Identify(ctx context.Context) (Server, error) {
-	if known := c.identity.Load(); known.valid() {
-		return known.Server, nil
+	if stored := c.identity.Load(); stored.valid() {
+		return stored.Server, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
@@ -58,9 +58,9 @@ func (c *Client) Identify(ctx context.Context) (Server, error) {
 		return Server{}, err
 	}
 	defer c.pinging.release()
-	known := c.identity.Load()
-	if known.valid() {
-		return known.Server, nil
+	stored := c.identity.Load()
+	if stored.valid() {
+		return stored.Server, nil
 	}
 	var server Server
 	err := c.get(ctx, "ping", url.Values{}, func(resp *http.Response, hidden secrets) error {
@@ -83,8 +83,8 @@ func (c *Client) Identify(ctx context.Context) (Server, error) {
 		c.identity.Store(&identity{server, time.Now()})
 	case err == nil, errors.Is(err, ErrTimeout) && !errors.Is(err, errNoSlot), errors.As(err, &failed) && failed.Status != 0:
 		// A query's response may have reported a version in the meantime.
-		if known = c.identity.Load(); !known.valid() {
-			c.identity.CompareAndSwap(known, &identity{at: time.Now()})
+		if stored = c.identity.Load(); !stored.valid() {
+			c.identity.CompareAndSwap(stored, &identity{at: time.Now()})
 		}
 	}
 	return server, err
@@ -94,16 +94,16 @@ func (c *Client) Identify(ctx context.Context) (Server, error) {
 // response, whatever its status, 3.x with /ping. A response without one contradicts an
 // identity as 1.x or 2.x.
 func (c *Client) notice(resp *http.Response, hidden secrets) {
-	known := c.identity.Load()
+	stored := c.identity.Load()
 	if server := newServer(resp.Header.Get(versionHeader), hidden); server.Major != 0 {
 		c.identity.Store(&identity{server, time.Now()})
-	} else if known != nil && (known.Major == 1 || known.Major == 2) {
-		c.identity.CompareAndSwap(known, nil)
+	} else if stored != nil && (stored.Major == 1 || stored.Major == 2) {
+		c.identity.CompareAndSwap(stored, nil)
 	}
 }
 
-// bodyServer reads the body of /ping, which contains the version on 3.x. Another service may
-// respond with a version of its own.
+// bodyServer reads the version from the body of /ping, where 3.x has it. A version other than 3.x
+// is that of another service.
 func bodyServer(body []byte, hidden secrets) Server {
 	var ping struct {
 		Version string `json:"version"`
@@ -124,7 +124,7 @@ func newServer(version string, hidden secrets) Server {
 		}
 		return r
 	}, version)
-	version = strings.TrimPrefix(hidden.redact(version), "v") // after Map, which may join a secret
+	version = strings.TrimPrefix(hidden.redact(version), "v") // after Map, which may join the parts of a secret
 	if len(version) > maxVersionBytes {
 		version = strings.ToValidUTF8(version[:maxVersionBytes], "")
 	}

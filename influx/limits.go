@@ -14,13 +14,13 @@ import (
 )
 
 const (
-	// DefaultMaxConcurrency limits the requests in flight of a Config without a limit of its own.
+	// DefaultMaxConcurrency is the default of Config.MaxConcurrency.
 	DefaultMaxConcurrency = 6
-	// DefaultMaxBytes limits the response to a Request without a limit of its own.
+	// DefaultMaxBytes is the default of Request.MaxBytes.
 	DefaultMaxBytes = 1 << 20
-	// maxErrorBody limits how much is read of a response other than 200.
+	// maxErrorBody limits what is read of a response other than 200, in bytes.
 	maxErrorBody = 4 << 10
-	// maxHeldBytes limits how much is read before a row is complete, and held in memory.
+	// maxHeldBytes limits what is read, and held in memory, before a row is complete, in bytes.
 	maxHeldBytes = 1 << 20
 	// maxConnAge limits the age of a connection at the start of a request.
 	maxConnAge = 5 * time.Minute
@@ -28,12 +28,12 @@ const (
 
 // Transport sends HTTP/1.1 requests with limits on everything but the duration of a request,
 // which its context limits. It uses no proxy from the environment, so that a stray HTTP_PROXY
-// never receives the token. No request uses a connection older than five minutes, so that a
-// new address of the host is used within that time.
+// never receives the token. No request uses a connection older than five minutes, so that a new
+// address of the host takes effect within that time.
 //
-// net/http keeps a connection as long as it is used often enough. A Transport therefore
-// replaces the http.Transport below it, which then closes each connection when it is idle: a
-// request in flight keeps its connection, and no timer or goroutine is needed.
+// net/http never closes a connection that is used often. A Transport therefore replaces the
+// http.Transport below it, which then closes each connection when it is idle. A request in flight
+// is not interrupted, and no timer or goroutine is needed.
 type Transport struct {
 	// MaxConns limits the connections to a host. It must not change after the first request.
 	MaxConns int
@@ -68,8 +68,8 @@ func (t *Transport) CloseIdleConnections() {
 	}
 }
 
-// renew returns the http.Transport for a request, a new one where the connections of the
-// current one may be too old.
+// renew returns the http.Transport for a request: a new one if connections of the current one may
+// be too old.
 func (t *Transport) renew() *http.Transport {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -93,7 +93,7 @@ func (t *Transport) renew() *http.Transport {
 	return t.current
 }
 
-// slots limits the requests in flight: one element for each.
+// slots limits the requests in flight. It holds an element for each.
 type slots chan struct{}
 
 // errNoSlot: the context ended before the request was sent.
@@ -117,14 +117,14 @@ func (s slots) acquire(ctx context.Context) error {
 
 func (s slots) release() { <-s }
 
-// limitedReader reads at most left bytes, and at most hold of them before the next row. It
-// fails with ErrTooLarge beyond, so that a truncated response is never complete. It rejects
-// what is not UTF-8, because encoding/json maps different invalid names to one.
+// limitedReader limits a response to left bytes, and each row to hold bytes. It fails with
+// ErrTooLarge beyond, so that a truncated response is never taken for a complete one. It rejects
+// text that is not UTF-8, because encoding/json replaces different invalid names by the same one.
 type limitedReader struct {
 	r          io.Reader
-	left, hold int64
+	left, hold int64 // both decrease while bytes are read; the decoder resets hold at each row
 	text       utf8Check
-	err        error // sticky: json.Decoder.More drops an error and reads again
+	err        error // sticky: json.Decoder.More ignores an error and reads again
 }
 
 func (b *limitedReader) Read(p []byte) (n int, err error) {
@@ -140,7 +140,7 @@ func (b *limitedReader) read(p []byte) (int, error) {
 		if n, err := b.r.Read(p[:1]); n == 0 {
 			return 0, err
 		}
-		return 0, &Error{Kind: ErrTooLarge, Err: errors.New("the response exceeds the limit of this request")}
+		return 0, &Error{Kind: ErrTooLarge, Err: errors.New("the response exceeds the limit of the request")}
 	}
 	n, err := b.r.Read(p[:min(int64(len(p)), limit)])
 	b.left -= int64(n)
@@ -152,7 +152,7 @@ func (b *limitedReader) read(p []byte) (int, error) {
 }
 
 // utf8Check validates a text that arrives in pieces.
-type utf8Check struct{ cut []byte } // incomplete rune at the end of the last piece
+type utf8Check struct{ cut []byte } // incomplete rune at the end of the latest piece
 
 func (c *utf8Check) valid(piece []byte) bool {
 	for len(c.cut) > 0 && len(piece) > 0 {

@@ -31,8 +31,8 @@ func (r Row) Value(column string) (any, bool) {
 	return nil, false
 }
 
-// scalar decodes a JSON scalar. Only what somebody reads is decoded: telemetry has dozens of
-// fields, of which no value matters.
+// scalar decodes a JSON scalar. Values are decoded when they are read: the dozens of fields of
+// telemetry never are.
 func scalar(raw json.RawMessage) any {
 	switch raw[0] {
 	case 'n':
@@ -41,7 +41,7 @@ func scalar(raw json.RawMessage) any {
 		return raw[0] == 't'
 	case '"':
 		var text string
-		_ = json.Unmarshal(raw, &text) // the decoder has checked it
+		_ = json.Unmarshal(raw, &text) // no error: the decoder has validated it
 		return text
 	}
 	return json.Number(raw)
@@ -53,13 +53,13 @@ func (r Row) Only() (column string, err error) {
 		switch {
 		case name == "time":
 		case column != "":
-			return "", malformed("%d columns: expected one beside the time", len(r.columns))
+			return "", malformed("%d columns: expected one besides time", len(r.columns))
 		default:
 			column = name
 		}
 	}
 	if column == "" {
-		return "", malformed("no column beside the time")
+		return "", malformed("no column besides time")
 	}
 	return column, nil
 }
@@ -80,8 +80,8 @@ func (r Row) number(column string) (json.Number, error) {
 type Number struct {
 	// Float is the nearest float64.
 	Float float64
-	// Whole reports whether Int is the number, exactly. A float from 2^53 on is not Whole,
-	// because others round to it.
+	// Whole reports whether Int is exactly the number. A float of 2^53 or more is not Whole,
+	// because other numbers round to it.
 	Whole bool
 	Int   int64
 }
@@ -139,7 +139,7 @@ func (r Row) Time() (int64, error) {
 		t, err = time.Parse("2006-01-02T15:04:05.999999999", text)
 	}
 	if err != nil || t.Before(time.Unix(0, math.MinInt64)) || t.After(time.Unix(0, math.MaxInt64)) {
-		return 0, malformed("the time is another text than RFC 3339, or out of range")
+		return 0, malformed("the time is not in RFC 3339, or out of range")
 	}
 	return t.UnixNano(), nil
 }

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// TimeRange is a half-open range of time, [From, To), in nanoseconds since 1970. It has no
-// lower bound where From is that of AllTime, and no upper bound where To is.
+// TimeRange is a half-open range of time, [From, To), in nanoseconds since 1970. An end that is
+// equal to that of AllTime is unbounded.
 type TimeRange struct{ From, To int64 }
 
 // AllTime is unbounded. A statement has no time condition for an unbounded end.
@@ -72,13 +72,13 @@ func ShowTagKeys(policy string, measurements ...string) string {
 	return "SHOW TAG KEYS FROM " + from(policy, measurements, InfluxQL)
 }
 
-// Tag names a tag in InfluxQL, where a field of the same name may exist.
+// Tag returns the InfluxQL expression of a tag, even if a field of the same name exists.
 func Tag(name string) string { return Ident(name) + "::tag" }
 
-// Field names a field in InfluxQL, where a tag of the same name may exist.
+// Field returns the InfluxQL expression of a field, even if a tag of the same name exists.
 func Field(name string) string { return Ident(name) + "::field" }
 
-// Dialect is how a query language writes names and values.
+// Dialect formats names and values in a query language.
 type Dialect struct {
 	// Ident quotes the name of a measurement, field or tag.
 	Ident func(string) string

@@ -6,53 +6,52 @@ import (
 	"time"
 )
 
-// Aggregate is what the rows of a time range add up to. Merge adds another aggregate, which
-// it leaves unchanged.
+// Aggregate is what the rows of a time range add up to. Merge adds another aggregate and leaves
+// that one unchanged.
 type Aggregate[A any] interface{ Merge(A) }
 
-// A settled range is refreshed, at the latest, after a time that grows with its age.
+// The time after which a settled range is refreshed grows with the age of its data.
 const (
 	minRefresh    = 10 * time.Minute
 	maxRefresh    = 24 * time.Hour
 	agePerRefresh = 100
 )
 
-// refreshAfter returns how old the aggregate of a range may become that ended an age ago.
+// refreshAfter returns the maximum age of the aggregate of a range that ended an age ago.
 func refreshAfter(age time.Duration) time.Duration {
 	return min(max(minRefresh, age/agePerRefresh), maxRefresh)
 }
 
 const (
-	// stepsPerLateness: settled time grows in steps of this part of the allowed lateness. A
-	// step for each call would make as many ranges.
+	// stepsPerLateness is the number of steps in which an allowed lateness settles. A step for
+	// each call of Plan would make too many ranges.
 	stepsPerLateness = 8
-	// rejectionLife is when a range as wide as a rejected one may be tried again.
+	// rejectionLife is the time after which a range as wide as a rejected one may be tried again.
 	rejectionLife = 24 * time.Hour
-	// maxRanges bounds the memory of one cache.
+	// maxRanges limits the memory of one cache.
 	maxRanges = 20_000
-	// maxAge is how far back time is split when nothing is known about it; what is older is
-	// one range.
+	// maxAge limits how far back an empty cache splits time: everything older is one range.
 	maxAge = 50 * 365 * 24 * time.Hour
 )
 
-// ErrTooNarrow says that a rejected range can't be split any further.
+// ErrTooNarrow means that a range can't be split any further.
 var ErrTooNarrow = errors.New("the time range is too narrow, or there are too many, to split it further")
 
-// Cache stores the aggregates of settled time ranges. Time that is not settled yet is open:
-// the cache splits it too, but stores nothing of it. A Cache is not safe for concurrent use.
-// All times are in nanoseconds since 1970.
+// Cache stores the aggregates of settled time ranges. Time that is not settled is open: the cache
+// splits it, too, but stores no aggregate of it. A Cache is not safe for concurrent use. All times
+// are in nanoseconds since 1970.
 type Cache[A Aggregate[A]] struct {
 	lateness time.Duration
 	maxRows  int64
 	empty    func() A
 
-	settled []entry[A] // ascending, contiguous, up to end
-	next    Range      // the step of time that settles when its aggregate is stored; may be empty
-	open    []Range    // ascending, contiguous, from end to the end of time
+	settled []entry[A] // ascending and contiguous, up to end
+	next    Range      // the range that becomes settled once its aggregate is stored; may be empty
+	open    []Range    // ascending and contiguous, from end to the end of All
 	end     int64
 
-	now, previous int64 // of the latest two calls of Plan
-	from          int64 // where the span of the latest one begins
+	now, previous int64 // the times of the latest two calls of Plan
+	from          int64 // the start of the relevant range in the latest call of Plan
 	rejected      []rejection
 	base          A
 	merged        bool // base is the merge of all aggregates
@@ -61,46 +60,47 @@ type Cache[A Aggregate[A]] struct {
 type entry[A any] struct {
 	Range
 	aggregate A
-	fetched   int64 // when the request began; 0 while the range is missing
+	fetched   int64 // when the request began; 0 without an aggregate
 	cost      Cost  // of the request
 }
 
-// Cost is what a request took.
+// Cost describes the response to a request.
 type Cost struct {
-	Rows int64 // of the response
+	Rows int64 // number of rows
 	Took time.Duration
 }
 
-// rejection is a range that a server has rejected, or that took too long.
+// rejection is a range that a server rejected, or whose request took too long.
 type rejection struct {
 	Range
 	at int64
 }
 
-// New returns an empty cache. Lateness is how long after its time a point may arrive: older
-// time is settled. MaxRows is the number of rows that a range should not exceed, as a server
-// may hold a whole response in memory. Empty returns an aggregate of no rows.
+// New returns an empty cache. lateness is the time after which a point has arrived: older time is
+// settled. maxRows is the intended limit to the rows of one range: a server may hold all rows of a
+// response in memory. empty returns an aggregate of no rows.
 func New[A Aggregate[A]](lateness time.Duration, maxRows int64, empty func() A) *Cache[A] {
 	return &Cache[A]{lateness: lateness, maxRows: maxRows, empty: empty}
 }
 
-// Plan prepares the cache for a call at now: settled ranges begin where the span does, old
-// neighbours become one, and the next step of time may settle.
-func (c *Cache[A]) Plan(now int64, span Range) {
-	c.from = span.From
+// Plan updates the ranges to a new time. It drops settled ranges before the relevant one, joins
+// old neighbours, and selects the next range to settle.
+func (c *Cache[A]) Plan(now int64, relevant Range) {
+	c.from = relevant.From
 	if c.open == nil {
 		c.now, c.previous = now, now
-		c.lay(span)
+		c.reset(relevant)
 		return
 	}
-	if now != c.now { // several queries of a scrape may call at one time
+	if now != c.now { // a scrape may call Plan several times
 		c.previous, c.now = c.now, now
 	}
-	// One a call, as what is tried again may be rejected again. The first is the oldest.
+	// At most one rejection expires in each call: its range may be rejected again. The first
+	// one is the oldest.
 	if len(c.rejected) > 0 && now-c.rejected[0].at > int64(rejectionLife) {
 		c.rejected = slices.Delete(c.rejected, 0, 1)
 	}
-	c.trim(span)
+	c.trim(relevant)
 	c.join()
 	if c.next.To > now-int64(c.lateness) { // the clock was set back
 		c.next = Range{}
@@ -108,8 +108,8 @@ func (c *Cache[A]) Plan(now int64, span Range) {
 	c.advance()
 }
 
-// advance begins a step when there is time for one. A step is no longer than one open range:
-// where those are short, longer ones were rejected.
+// advance selects the next range to settle if enough time has passed. It is at most as long as
+// the first open range: if open ranges are short, longer ones were rejected.
 func (c *Cache[A]) advance() {
 	target := c.now - int64(c.lateness)
 	step := max(int64(c.lateness)/stepsPerLateness, int64(minWidth))
@@ -118,50 +118,51 @@ func (c *Cache[A]) advance() {
 	}
 }
 
-// lay splits settled time into ranges as long as they are old: a year makes a dozen, and the
-// share of them to refresh at each call stays the same.
-func (c *Cache[A]) lay(span Range) {
+// reset drops everything and splits settled time into ranges whose length is about their age: a
+// dozen for a year. The longer a range is, the less often it is refreshed.
+func (c *Cache[A]) reset(relevant Range) {
 	age := max(int64(c.lateness), int64(minWidth))
 	c.end = c.now - age
 	c.open, c.next, c.settled, c.merged = []Range{{c.end, All.To}}, Range{}, nil, false
-	for to := c.end; to > span.From; {
-		from := span.From
+	for to := c.end; to > relevant.From; {
+		from := relevant.From
 		if age *= 2; age <= int64(maxAge) {
-			from = max(span.From, c.now-age)
+			from = max(relevant.From, c.now-age)
 		}
 		c.settled = slices.Insert(c.settled, 0, entry[A]{Range: Range{from, to}})
 		to = from
 	}
 }
 
-// trim makes the settled ranges begin where the span does. A range that the span has partly
-// left stays as it is: its aggregate is still that of the whole range.
-func (c *Cache[A]) trim(span Range) {
-	gone := 0
-	for gone < len(c.settled) && c.settled[gone].To <= span.From {
-		gone++
+// trim drops the settled ranges before the relevant one. It leaves a range unchanged that is
+// partly relevant, because its aggregate can't be split.
+func (c *Cache[A]) trim(relevant Range) {
+	old := 0
+	for old < len(c.settled) && c.settled[old].To <= relevant.From {
+		old++
 	}
-	if gone > 0 {
-		c.settled, c.merged = slices.Delete(c.settled, 0, gone), false
+	if old > 0 {
+		c.settled, c.merged = slices.Delete(c.settled, 0, old), false
 	}
 	first := c.end
 	if len(c.settled) > 0 {
 		first = c.settled[0].From
 	}
-	if first > span.From { // the clock was set back
-		c.settled = slices.Insert(c.settled, 0, entry[A]{Range: Range{span.From, first}})
+	if first > relevant.From { // the clock was set back
+		c.settled = slices.Insert(c.settled, 0, entry[A]{Range: Range{relevant.From, first}})
 	}
 	target := c.now - int64(c.lateness)
 	switch {
-	case target < c.end-int64(maxRefresh), c.end > span.To: // it was set back by much
-		c.lay(span)
-	case c.end < span.From && target > span.From: // the span has left everything settled
-		c.lay(span)
+	case target < c.end-int64(maxRefresh), c.end > relevant.To: // the clock was set back by a long time
+		c.reset(relevant)
+	case c.end < relevant.From && target > relevant.From: // nothing settled is relevant
+		c.reset(relevant)
 	}
 }
 
-// join makes neighbours one that are old enough for the width of both, unless a range as wide
-// was rejected there, or the younger neighbour is refreshed more often than the older one was.
+// join joins neighbours that together are at most as long as they are old and have at most maxRows
+// rows. It does not join them if a range as wide was rejected there, or if the result would be
+// overdue at once.
 func (c *Cache[A]) join() {
 	for i := 0; i+1 < len(c.settled); {
 		older, newer := &c.settled[i], &c.settled[i+1]
@@ -182,15 +183,15 @@ func (c *Cache[A]) join() {
 	}
 }
 
-// wasRejected reports whether a range as wide as one was rejected where it lies.
+// wasRejected reports whether a range that overlaps r and is at most as wide was rejected.
 func (c *Cache[A]) wasRejected(r Range) bool {
 	return slices.ContainsFunc(c.rejected, func(old rejection) bool {
 		return old.From < r.To && r.From < old.To && r.To-r.From >= old.To-old.From
 	})
 }
 
-// Settled returns the merge of everything settled, which nobody may change. ok is false while
-// a settled range is missing, or was fetched longer ago than it may be.
+// Settled returns the merge of everything settled, which the caller must not change. ok is false
+// while a settled range has no aggregate, or is overdue for a refresh.
 func (c *Cache[A]) Settled() (base A, ok bool) {
 	for i := range c.settled {
 		if c.settled[i].fetched == 0 || c.overdue(&c.settled[i], 0) {
@@ -206,7 +207,7 @@ func (c *Cache[A]) Settled() (base A, ok bool) {
 	return c.base, true
 }
 
-// Open returns the ranges that are not settled, oldest first.
+// Open returns the open ranges, oldest first.
 func (c *Cache[A]) Open() []Range { return slices.Clone(c.open) }
 
 // Ranges returns the settled ranges and then the open ones, oldest first.
@@ -218,8 +219,8 @@ func (c *Cache[A]) Ranges() []Range {
 	return append(all, c.open...)
 }
 
-// overdue reports whether an entry is older than it may be, or would be before another gap
-// has passed. One that was fetched after now is new, or the clock was set back.
+// overdue reports whether an entry is to be refreshed now or within a gap, in nanoseconds. An entry
+// that was fetched long after now is overdue, too: the clock was set back.
 func (c *Cache[A]) overdue(e *entry[A], gap int64) bool {
 	return e.fetched-c.now >= int64(minRefresh) || c.now+gap-e.fetched >= c.refreshAfter(e)
 }
@@ -228,8 +229,8 @@ func (c *Cache[A]) refreshAfter(e *entry[A]) int64 {
 	return int64(refreshAfter(time.Duration(c.now - e.To)))
 }
 
-// Needed returns the ranges without which Settled is not ok, newest first: newer data is
-// denser known, and tells how to split the older.
+// Needed returns the ranges that are missing or overdue, newest first: the response for a newer
+// range shows how dense the data is, and so how to split the older ones.
 func (c *Cache[A]) Needed() []Range {
 	var needed []Range
 	for i := len(c.settled) - 1; i >= 0; i-- {
@@ -240,15 +241,15 @@ func (c *Cache[A]) Needed() []Range {
 	return needed
 }
 
-// Step returns the next time range that settles once it is stored; false when there is none.
+// Step returns the range that becomes settled once its aggregate is stored; false if there is none.
 func (c *Cache[A]) Step() (Range, bool) { return c.next, !c.next.Empty() }
 
-// Upcoming returns the ranges to fetch before the next call: those that would be overdue by
-// then, and, so that they do not all become so at once, the one that is nearest to it.
+// Upcoming returns the ranges to refresh before the next call of Plan: those that would be overdue
+// then, and the one that is nearest to it, so that the refreshes spread over time.
 func (c *Cache[A]) Upcoming() []Range {
 	var upcoming []Range
 	gap := max(0, c.now-c.previous)
-	nearest, most := -1, 0.5
+	nearest, maxPart := -1, 0.5
 	for i := range c.settled {
 		e := &c.settled[i]
 		if e.fetched == 0 || c.overdue(e, 0) {
@@ -256,8 +257,8 @@ func (c *Cache[A]) Upcoming() []Range {
 		}
 		if c.overdue(e, gap) {
 			upcoming = append(upcoming, e.Range)
-		} else if part := float64(c.now-e.fetched) / float64(c.refreshAfter(e)); part >= most {
-			nearest, most = i, part
+		} else if part := float64(c.now-e.fetched) / float64(c.refreshAfter(e)); part >= maxPart {
+			nearest, maxPart = i, part
 		}
 	}
 	if nearest >= 0 {
@@ -266,8 +267,8 @@ func (c *Cache[A]) Upcoming() []Range {
 	return upcoming
 }
 
-// Store stores the aggregate of a range. Fetched is when its request began. A range that the
-// cache has split, joined or dropped meanwhile is ignored.
+// Store stores the aggregate of a range. fetched is when the request began. Store ignores a range
+// that the cache has split, joined or dropped in the meantime.
 func (c *Cache[A]) Store(r Range, a A, fetched int64, cost Cost) {
 	e := entry[A]{r, a, fetched, cost}
 	if r == c.next {
@@ -286,8 +287,8 @@ func (c *Cache[A]) Store(r Range, a A, fetched int64, cost Cost) {
 	}
 }
 
-// thin splits a missing range until its newest part has no more than maxRows, if its data is
-// as dense as that of the newer neighbour.
+// thin splits a range without an aggregate until its newest part is expected to have at most
+// maxRows rows, if its data is as dense as that of the newer neighbour.
 func (c *Cache[A]) thin(i int) {
 	for i >= 0 && len(c.settled) < maxRanges {
 		e, neighbour := &c.settled[i], &c.settled[i+1]
@@ -300,8 +301,7 @@ func (c *Cache[A]) thin(i int) {
 			return
 		}
 		c.settled = slices.Replace(c.settled, i, i+1, entry[A]{Range: older}, entry[A]{Range: newer})
-		// The newer half is the neighbour of what has been stored.
-		i++
+		i++ // the newer half is the neighbour of the stored range
 	}
 }
 
@@ -309,8 +309,8 @@ func (c *Cache[A]) find(r Range) int {
 	return slices.IndexFunc(c.settled, func(e entry[A]) bool { return e.Range == r })
 }
 
-// Split splits a range that was rejected, or took too long. It is nil when that has been done
-// already, and ErrTooNarrow when it can't be done.
+// Split splits a range that a server rejected, or whose request took too long. It does nothing if
+// the range is not in the cache any more. The error is ErrTooNarrow.
 func (c *Cache[A]) Split(r Range) error {
 	if r == c.next {
 		if r.width() < 2*minWidth {
@@ -345,8 +345,8 @@ func (c *Cache[A]) split(r Range) (older, newer Range, err error) {
 		return r, r, ErrTooNarrow
 	}
 	at := slices.Index(all, r)
-	for _, beside := range all[max(0, at-1):min(len(all), at+2)] { // one, where the range is unbounded
-		reach = max(reach, beside.width())
+	for _, neighbour := range all[max(0, at-1):min(len(all), at+2)] { // and r, whose width is 0 if reach matters
+		reach = max(reach, neighbour.width())
 	}
 	older, newer, ok := r.Split(c.now, reach)
 	if !ok {
@@ -360,19 +360,20 @@ func (c *Cache[A]) reject(r Range) {
 	if !r.bounded() {
 		return
 	}
-	// A rejected range that holds a smaller one says nothing more.
+	// The rejection of a part of a range implies that of the range.
 	c.rejected = slices.DeleteFunc(c.rejected, func(old rejection) bool { return old.From <= r.From && r.To <= old.To })
 	c.rejected = append(c.rejected, rejection{r, c.now})
 }
 
 // State describes a cache.
 type State struct {
-	// Ranges is the number of settled ranges, Missing how many of them have no aggregate, and
-	// Needed how many have none or one that is older than it may be.
+	// Ranges is the number of settled ranges, Missing the number of those without an aggregate,
+	// and Needed the number of those that are missing or overdue.
 	Ranges, Missing, Needed int
-	// Oldest is when the longest unrefreshed range was fetched; 0 without one, or while one is missing.
+	// Oldest is when the oldest aggregate was fetched; 0 if there is none, or if one is missing.
 	Oldest int64
-	// Took is what all requests for settled ranges took, and Rejected whether any was rejected.
+	// Took is the duration of the latest requests for all settled ranges. Rejected is true if a
+	// range was rejected within the last day.
 	Took     time.Duration
 	Rejected bool
 }

@@ -1,7 +1,7 @@
-// Package rangecache stores one aggregate for each settled time range: it splits time into
-// ranges, says which of them to fetch or refresh, and merges their aggregates.
+// Package rangecache stores one aggregate for each settled time range. It splits time into
+// ranges, selects the ranges to fetch or refresh, and merges their aggregates.
 //
-// It is pure logic. It must know no server, no metric and no clock.
+// It is pure logic: it contains no server, no metric and no clock.
 package rangecache
 
 import (
@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Range is a half-open range of time, [From, To), in nanoseconds since 1970. It is unbounded
-// where it shares an end with All.
+// Range is a half-open range of time, [From, To), in nanoseconds since 1970. An end that is equal
+// to that of All is unbounded.
 type Range struct{ From, To int64 }
 
 // All is unbounded.
@@ -19,7 +19,7 @@ var All = Range{From: math.MinInt64, To: math.MaxInt64}
 // Contains reports whether a time lies in the range.
 func (r Range) Contains(ns int64) bool { return r.From <= ns && ns < r.To }
 
-// Within returns the part of r that lies in other. It is empty where From is not before To.
+// Within returns the part of r that lies in other. It may be empty.
 func (r Range) Within(other Range) Range {
 	return Range{max(r.From, other.From), min(r.To, other.To)}
 }
@@ -27,7 +27,7 @@ func (r Range) Within(other Range) Range {
 // Empty reports whether the range holds no time.
 func (r Range) Empty() bool { return r.From >= r.To }
 
-// width returns the length of a bounded range, and 0 for one that is not.
+// width returns the length of a bounded range, and 0 for an unbounded one.
 func (r Range) width() time.Duration {
 	if !r.bounded() {
 		return 0
@@ -38,19 +38,20 @@ func (r Range) width() time.Duration {
 func (r Range) bounded() bool { return r.From != All.From && r.To != All.To }
 
 const (
-	// minWidth is the width below which a range is not split any more.
+	// minWidth is the minimum width of the halves of a range.
 	minWidth = time.Second
-	// firstReach is how far beyond its bounded end an unbounded range is split when no
-	// neighbour tells how dense its data is.
+	// firstReach is the distance between the bounded end of a range and the time where it is
+	// split, if no neighbour shows how dense its data is.
 	firstReach = time.Hour
-	// minTime is the earliest time of any server, in nanoseconds since 1970.
+	// minTime is the earliest time that a server accepts, in nanoseconds since 1970.
 	minTime = -(math.MaxInt64 - 2)
 )
 
-// Split cuts a range in two. The older half of a range without a lower bound is the unbounded
-// one, so that repeated splits walk back in growing steps until the rest is accepted; likewise
-// into the future. Reach is the width of the neighbouring range, which tells how dense the
-// data is there. ok is false when the range is too narrow.
+// Split splits a range in two: a bounded one in the middle; All, and a range without an upper end
+// that contains now, at now; any other at twice the reach from its bounded end, so that repeated
+// splits move away from that end in growing steps until the rest is accepted. reach is the width
+// of the neighbouring range, which shows how dense the data is. ok is false if the range is too
+// narrow.
 func (r Range) Split(now int64, reach time.Duration) (older, newer Range, ok bool) {
 	reach = 2 * max(reach, firstReach/2)
 	var at int64

@@ -2,27 +2,27 @@ package rangecache
 
 import "errors"
 
-// ErrStop is what a visit returns to end a walk without an error.
+// ErrStop ends a walk without an error if a visit returns it.
 var ErrStop = errors.New("stop")
 
-// maxAhead limits the ranges that wait to be visited.
+// maxAhead limits the number of ranges that are still to be visited.
 const maxAhead = 20_000
 
-// Walk visits a span from its newest end to its oldest: in one piece where that succeeds. A
-// range whose visit fails with an error that is splittable is split and visited in pieces.
-// Known are ranges that succeeded before, oldest first; there may be none. Now is in
-// nanoseconds since 1970.
-func Walk(now int64, span Range, known []Range, splittable func(error) bool, visit func(Range) error) error {
-	ahead := []Range{span} // the last one is next
-	if len(known) > 0 {
+// Walk visits all parts of a range, newest first. It begins with the whole range, or with its
+// parts in accepted, if there are any: ranges that succeeded before, oldest first and contiguous.
+// If a visit fails with an error that is splittable, Walk splits the range and visits its halves.
+// now is in nanoseconds since 1970.
+func Walk(now int64, all Range, accepted []Range, splittable func(error) bool, visit func(Range) error) error {
+	ahead := []Range{all} // the last one is next
+	if len(accepted) > 0 {
 		ahead = ahead[:0]
-		for _, r := range known {
-			if part := r.Within(span); !part.Empty() {
+		for _, r := range accepted {
+			if part := r.Within(all); !part.Empty() {
 				ahead = append(ahead, part)
 			}
 		}
 	}
-	var beside Range
+	var latest Range // the latest range whose visit succeeded
 	for len(ahead) > 0 {
 		r := ahead[len(ahead)-1]
 		ahead = ahead[:len(ahead)-1]
@@ -31,7 +31,7 @@ func Walk(now int64, span Range, known []Range, splittable func(error) bool, vis
 		case errors.Is(err, ErrStop):
 			return nil
 		case err != nil && splittable(err):
-			reach := beside.width()
+			reach := latest.width()
 			if reach == 0 && len(ahead) > 0 {
 				reach = ahead[len(ahead)-1].width()
 			}
@@ -43,7 +43,7 @@ func Walk(now int64, span Range, known []Range, splittable func(error) bool, vis
 		case err != nil:
 			return err
 		default:
-			beside = r
+			latest = r
 		}
 	}
 	return nil
