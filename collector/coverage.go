@@ -16,14 +16,14 @@ var coverageMetrics = []struct {
 	{
 		prometheus.NewDesc("memdump_vms_never_dumped", "Number of monitored VMs without a memory dump.", nil, nil),
 		func(vms []VM, _ time.Time, _ time.Duration) (float64, bool) {
-			return float64(CountVMs(vms, VM.NeverDumped)), true
+			return float64(countVMs(vms, VM.NeverDumped)), true
 		},
 	},
 	{
 		prometheus.NewDesc("memdump_vms_dump_overdue",
 			"Number of monitored VMs whose newest memory dump is older than --dumps.max-age; absent while that is 0.", nil, nil),
 		func(vms []VM, now time.Time, maxAge time.Duration) (float64, bool) {
-			return float64(CountVMs(vms, func(vm VM) bool { return vm.Overdue(now, maxAge) })), maxAge > 0
+			return float64(countVMs(vms, func(vm VM) bool { return vm.Overdue(now, maxAge) })), maxAge > 0
 		},
 	},
 }
@@ -36,8 +36,8 @@ func (v VM) Overdue(now time.Time, maxAge time.Duration) bool {
 	return !v.NeverDumped() && now.Sub(v.LastDump) > maxAge
 }
 
-// CountVMs returns the number of VMs with a property, such as VM.NeverDumped.
-func CountVMs(vms []VM, is func(VM) bool) (n int) {
+// countVMs returns the number of VMs with a property, such as VM.NeverDumped.
+func countVMs(vms []VM, is func(VM) bool) (n int) {
 	for _, vm := range vms {
 		if is(vm) {
 			n++

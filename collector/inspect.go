@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"memdump_exporter/collector/rangecache"
 	"memdump_exporter/collector/records"
@@ -57,6 +59,70 @@ type MetricValue struct {
 type Day struct {
 	Start                  time.Time
 	Dumps, CompressedBytes int64
+}
+
+// NeverDumped returns the monitored VMs without a dump, and the sentence that reports them.
+func (i Inspection) NeverDumped() (sentence string, vms []VM) {
+	n, all := countVMs(i.VMs, VM.NeverDumped), len(i.VMs)
+	switch {
+	case all == 0:
+		return "there are no monitored VMs", nil
+	case n == 0:
+		return fmt.Sprintf("each of %d monitored VMs has been dumped", all), nil
+	}
+	return fmt.Sprintf("%d of %d monitored VMs have never been dumped", n, all), i.VMs[:n]
+}
+
+// SharedNames returns a sentence about the VMs that share a name with another one, and "" if
+// there are none.
+func (i Inspection) SharedNames() string {
+	var shared []VM
+	for _, vm := range i.VMs {
+		if vm.Shared {
+			shared = append(shared, vm)
+		}
+	}
+	if len(shared) == 0 {
+		return ""
+	}
+	return "VMs with the same name, whose dumps can't be told apart: " + VMNames(shared)
+}
+
+// maxNamed limits how many VMs a sentence names.
+const maxNamed = 20
+
+// VMNames lists the names of VMs for people, at most twenty.
+func VMNames(vms []VM) string {
+	var names []string
+	for _, vm := range vms[:min(len(vms), maxNamed)] {
+		name := "runtime ID " + vm.VMID
+		switch {
+		case vm.Name != "" && vm.UUID != "":
+			name = vm.Name + " (" + vm.UUID + ")"
+		case vm.Name != "" || vm.UUID != "":
+			name = vm.Name + vm.UUID
+		}
+		names = append(names, Visible(name))
+	}
+	text := strings.Join(names, ", ")
+	if more := len(vms) - len(names); more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}
+
+// Visible escapes the characters of a name that would be shown as something else: control
+// characters, and those that reverse the direction of the text after them.
+func Visible(name string) string {
+	var b strings.Builder
+	for _, r := range name {
+		if unicode.In(r, unicode.Cc, unicode.Cf) {
+			fmt.Fprintf(&b, "\\u%04x", r)
+			continue
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
 }
 
 const (

@@ -401,3 +401,49 @@ func TestExamine_candidates(t *testing.T) {
 		}
 	}
 }
+
+// TestInspection_vms: the sentences about VMs, which the page and check share.
+func TestInspection_vms(t *testing.T) {
+	dumped := VM{Name: "dumped", LastDump: recordedNow}
+	for sentence, vms := range map[string][]VM{
+		"there are no monitored VMs":                      nil,
+		"each of 2 monitored VMs has been dumped":         {dumped, dumped},
+		"1 of 3 monitored VMs have never been dumped":     {{Name: "a"}, dumped, dumped},
+		"30 of 31 monitored VMs have never been dumped":   append(make([]VM, 30), dumped),
+		"12 of 12 monitored VMs have never been dumped":   make([]VM, 12),
+		"100 of 100 monitored VMs have never been dumped": make([]VM, 100),
+	} {
+		got, never := Inspection{VMs: vms}.NeverDumped()
+		if got != sentence {
+			t.Errorf("%q, want %q", got, sentence)
+		}
+		if slices.ContainsFunc(never, func(vm VM) bool { return !vm.NeverDumped() }) {
+			t.Errorf("%s: a dumped VM is among them", sentence)
+		}
+	}
+	if got := (Inspection{VMs: []VM{{Name: "a"}, {Name: "b", Shared: true}}}).SharedNames(); !strings.HasSuffix(got, ": b") {
+		t.Errorf("the VMs that share a name: %q, want b", got)
+	}
+	if got := (Inspection{VMs: []VM{{Name: "a"}}}).SharedNames(); got != "" {
+		t.Errorf("no VM shares a name: %q, want no sentence", got)
+	}
+}
+
+// TestVMNames: a VM has the name, the uuid or the runtime ID that it has, without a character
+// that hides another one.
+func TestVMNames(t *testing.T) {
+	for want, vm := range map[string]VM{
+		"a (u)":           {Name: "a", UUID: "u", VMID: "1"},
+		"a":               {Name: "a", VMID: "1"},
+		"u":               {UUID: "u", VMID: "1"},
+		"runtime ID 1":    {VMID: "1"},
+		`a\u202eb\u0000ü`: {Name: "a\u202eb\x00ü"},
+	} {
+		if got := VMNames([]VM{vm}); got != want {
+			t.Errorf("%+v: %q, want %q", vm, got, want)
+		}
+	}
+	if got, want := VMNames(slices.Repeat([]VM{{Name: "a"}}, 23)), strings.Repeat("a, ", 19)+"a and 3 more"; got != want {
+		t.Errorf("23 VMs: %q, want %q", got, want)
+	}
+}

@@ -246,60 +246,18 @@ func (c *check) queries(ctx context.Context) {
 		c.ok(q.Query, "%s\n%s\nin %s%s", q.Statement, strings.Join(values, "\n"), q.Took.Round(100*time.Microsecond), how)
 	}
 	if found.VMsKnown {
-		c.ok("coverage", "%s", covered(found.VMs))
+		coverage, never := found.NeverDumped()
+		if len(never) > 0 {
+			coverage += ": " + collector.VMNames(never)
+		}
+		if shared := found.SharedNames(); shared != "" {
+			coverage += "\n" + shared
+		}
+		c.ok("coverage", "%s", coverage)
 	}
 	if up == 0 {
 		c.wrong("scrape", "", fmt.Errorf("memdump_up 0%s\nand none of the metrics whose query failed", metrics))
 		return
 	}
 	c.ok("scrape", "memdump_up 1%s", metrics)
-}
-
-// maxNamed limits how many VMs are named.
-const maxNamed = 20
-
-// covered names the monitored VMs that have no dump, which come first, and those whose dumps
-// can't be told apart.
-func covered(vms []collector.VM) string {
-	never := named(vms, collector.VM.NeverDumped)
-	text := fmt.Sprintf("each of %d monitored VMs has been dumped", len(vms))
-	if never != "" {
-		text = fmt.Sprintf("%d of %d monitored VMs have never been dumped: %s", collector.CountVMs(vms, collector.VM.NeverDumped), len(vms), never)
-	}
-	if shared := named(vms, func(vm collector.VM) bool { return vm.Shared }); shared != "" {
-		text += "\nVMs with the same name, whose dumps can't be told apart: " + shared
-	}
-	return text
-}
-
-func named(vms []collector.VM, is func(collector.VM) bool) string {
-	var names []string
-	more := 0
-	for _, vm := range vms {
-		switch {
-		case !is(vm):
-		case len(names) < maxNamed:
-			names = append(names, vmName(vm))
-		default:
-			more++
-		}
-	}
-	text := strings.Join(names, ", ")
-	if more > 0 {
-		text += fmt.Sprintf(" and %d more", more)
-	}
-	return text
-}
-
-// vmName is how a person would name a VM.
-func vmName(vm collector.VM) string {
-	switch {
-	case vm.Name != "" && vm.UUID != "":
-		return fmt.Sprintf("%s (%s)", visible(vm.Name), visible(vm.UUID))
-	case vm.Name != "":
-		return visible(vm.Name)
-	case vm.UUID != "":
-		return visible(vm.UUID)
-	}
-	return "runtime ID " + visible(vm.VMID)
 }

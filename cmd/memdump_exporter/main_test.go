@@ -115,7 +115,7 @@ func TestRun_servesUntilItsContextEnds(t *testing.T) {
 	base := "http://" + runHere(t, "--influx.url=http://127.0.0.1:1") // nobody listens there
 	for path, want := range map[string]string{
 		"/-/healthy": "memdump_exporter is healthy.", "/-/ready": "memdump_exporter is ready.",
-		"/metrics": "memdump_up 0", "/": `<a href="/metrics">`,
+		"/metrics": "memdump_up 0", "/": `<a href="./metrics">`,
 	} {
 		if body := get(t, base+path, http.StatusOK); !strings.Contains(body, want) {
 			t.Errorf("%s: no %q in\n%s", path, want, body)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	versioncollector "github.com/prometheus/client_golang/prometheus/collectors/version"
 
+	"memdump_exporter/cmd/memdump_exporter/page"
 	"memdump_exporter/collector"
 	"memdump_exporter/collector/records"
 )
@@ -67,19 +69,24 @@ func newHandler(o options, base, logger log.Logger, counters ...prometheus.Colle
 	// database could not be scraped for the news.
 	mux.HandleFunc("GET "+healthyPath, answer(name+" is healthy.\n"))
 	mux.HandleFunc("GET "+readyPath, answer(name+" is ready.\n"))
+	policies := map[string]string{}
 	if o.telemetryPath != "/" {
-		mux.Handle("GET /{$}", newPage(o, exporter))
+		policies["/"] = page.Policy()
+		mux.Handle("GET /{$}", &page.Handler{
+			Exporter: exporter, Name: name, Database: o.influxDatabase, MetricsPath: o.telemetryPath, Timeout: o.scrapeTimeout,
+		})
 	}
-	return exporter.Contain(headers(mux)), exporter.Close, nil
+	return exporter.Contain(headers(mux, policies)), exporter.Close, nil
 }
 
-// headers keeps browsers from guessing, framing, keeping and loading.
-func headers(next http.Handler) http.Handler {
+// headers forbids browsers to guess a content type, to frame, to store, and to load anything but
+// what the Content-Security-Policy of a path allows.
+func headers(next http.Handler, policies map[string]string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("X-Frame-Options", "DENY")
-		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+		h.Set("Content-Security-Policy", cmp.Or(policies[r.URL.Path], "default-src 'none'; frame-ancestors 'none'"))
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cache-Control", "no-store")
 		next.ServeHTTP(w, r)
