@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// browser is a Chromium that is driven over its debugging pipe.
+// browser is a Chromium, controlled over its debugging pipe.
 // https://chromedevtools.github.io/devtools-protocol/
 type browser struct {
 	commands *os.File
@@ -36,8 +36,13 @@ type message struct {
 	SessionID string          `json:"sessionId,omitempty"`
 }
 
-func startBrowser(t *testing.T, path string) *browser {
+// startBrowser starts a browser until the test ends, and skips the test if there is none.
+func startBrowser(t *testing.T) *browser {
 	t.Helper()
+	path, err := exec.LookPath("chromium")
+	if err != nil {
+		t.Skip("no chromium (Debian's package chromium, which .ci/run installs)")
+	}
 	ourRead, theirWrite, err := os.Pipe()
 	must(t, err)
 	theirRead, ourWrite, err := os.Pipe()
@@ -129,7 +134,7 @@ func (b *browser) do(t *testing.T, method string, params, result any) {
 	}
 }
 
-// look opens a page and takes its picture, whole.
+// look opens a page and takes a picture of its whole height.
 func (b *browser) look(t *testing.T, url, scheme string, width int, file string) {
 	t.Helper()
 	b.mu.Lock()
@@ -163,7 +168,8 @@ func (b *browser) evaluate(t *testing.T, script string) any {
 	return answer.Result.Value
 }
 
-// troubles are what a page should not have caused.
+// troubles returns what the page should not have caused since look: messages on the console, dialogs, and requests to
+// other hosts.
 func (b *browser) troubles(host string) (troubles []string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

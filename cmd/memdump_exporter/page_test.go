@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"flag"
 	"fmt"
 	"html"
@@ -9,7 +10,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -123,10 +123,7 @@ func TestPage_domains(t *testing.T) {
 // TestPage_browser opens the page in a real Chromium, which .ci/run installs where it can. The
 // console stays empty, no request goes to another server, and no text is cut.
 func TestPage_browser(t *testing.T) {
-	path, err := exec.LookPath("chromium")
-	if err != nil {
-		t.Skip("no chromium (Debian's package chromium, which .ci/run installs)")
-	}
+	b := startBrowser(t)
 	dir := *pictures
 	if dir == "" {
 		dir = t.TempDir()
@@ -149,7 +146,6 @@ func TestPage_browser(t *testing.T) {
 		return startExporter(t, []string{"INFLUX_URL=" + server.URL, "INFLUX_DB=" + database}).URL
 	}
 	healthy := of("vmstats")
-	b := startBrowser(t, path)
 	for _, tt := range []struct {
 		name, url, scheme string
 		width             int
@@ -189,4 +185,73 @@ func TestPage_browser(t *testing.T) {
 	if text := get(t, away.URL+"/", http.StatusOK); strings.Contains(text, "canary") || strings.Contains(text, gone.URL) {
 		t.Error("the page tells the token or the URL")
 	}
+}
+
+// TestPage_prefix: behind a real nginx that strips a path prefix, every link of the page, the pages of /records and the
+// server of openapi.json stay below the prefix.
+func TestPage_prefix(t *testing.T) {
+	b := startBrowser(t)
+	server := influxdb.Server(t)
+	server.MustStore(t, "vmstats", influxtest.Believable(6, time.Now()))
+	// Without the slash, the path would be a URL with the scheme metrics.
+	e := startExporter(t, []string{"INFLUX_URL=" + server.URL}, "--web.telemetry-path=/metrics:1")
+	base := influxtest.Nginx(t, "", "location /memdump/ { proxy_pass "+e.URL+"/; }\nlocation / { return 404; }") + "/memdump/"
+
+	b.look(t, base, "light", 1200, filepath.Join(t.TempDir(), "prefix.png"))
+	links := fmt.Sprint(b.evaluate(t, `[...new Set([...document.links].map(a => a.href))].join("\n")`))
+	for link := range strings.Lines(links) {
+		link = strings.TrimSpace(link)
+		if !strings.HasPrefix(link, base) {
+			t.Errorf("the page links to %s, which is not below %s", link, base)
+		}
+		if status := b.evaluate(t, fmt.Sprintf("fetch(%q).then(r => r.status)", link)); status != 200.0 {
+			t.Errorf("the link %s: %v, want 200", link, status)
+		}
+	}
+	for _, want := range []string{"metrics:1", "records", "openapi.json", "records?dom=web-02"} {
+		if !strings.Contains(links+"\n", base+want+"\n") {
+			t.Errorf("no link to %s%s in\n%s", base, want, links)
+		}
+	}
+	if status := b.evaluate(t, `fetch(location.pathname).then(r => r.status)`); status != 200.0 {
+		t.Errorf("the page can't refresh itself: %v", status)
+	}
+	for _, trouble := range b.troubles(strings.TrimSuffix(strings.TrimPrefix(base, "http://"), "/memdump/")) {
+		t.Error(trouble)
+	}
+
+	first := ask(nil, http.MethodGet, base+"records?limit=5")
+	next, ok := strings.CutSuffix(strings.TrimPrefix(first.header.Get("Link"), "<"), `>; rel="next"`)
+	if !ok {
+		t.Fatalf("the header Link of a full page is %q", first.header.Get("Link"))
+	}
+	if second, want := get(t, resolve(t, base+"records?limit=5", next), http.StatusOK), get(t, e.URL+"/records?limit=5&offset=5", http.StatusOK); recordsIn(second) != recordsIn(want) {
+		t.Errorf("the next page behind the prefix is\n%s\nwant\n%s", second, want)
+	}
+	var api struct{ Servers []struct{ URL string } }
+	must(t, json.Unmarshal([]byte(get(t, base+"openapi.json", http.StatusOK)), &api))
+	if len(api.Servers) != 1 {
+		t.Fatalf("openapi.json has %d servers, want 1", len(api.Servers))
+	}
+	// Clients append the path, which begins with a slash, to the URL of the server.
+	root := strings.TrimSuffix(resolve(t, base+"openapi.json", api.Servers[0].URL), "/")
+	if body := get(t, root+"/records?limit=5", http.StatusOK); recordsIn(body) != recordsIn(first.body) {
+		t.Errorf("the records at %s are not those at %s", root, base)
+	}
+}
+
+// recordsIn returns a page of records without its numbers of records.
+func recordsIn(page string) string {
+	records, _, _ := strings.Cut(page, `],"count"`)
+	return records
+}
+
+// resolve returns the URL of a reference in a document.
+func resolve(t *testing.T, document, reference string) string {
+	t.Helper()
+	base, err := url.Parse(document)
+	must(t, err)
+	resolved, err := base.Parse(reference)
+	must(t, err)
+	return resolved.String()
 }

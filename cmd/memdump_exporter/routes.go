@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"path"
 	"slices"
 	"strings"
 
@@ -56,11 +57,11 @@ func newHandler(o options, base, logger log.Logger, counters ...prometheus.Colle
 		ErrorLog: errorLog(base),
 	}
 	mux := http.NewServeMux()
-	path := o.telemetryPath
-	if strings.HasSuffix(path, "/") {
-		path += "{$}" // not all that lies below it
+	pattern := "GET " + o.telemetryPath
+	if strings.HasSuffix(pattern, "/") {
+		pattern += "{$}" // not the paths below it
 	}
-	mux.Handle("GET "+path, exporter.Handler(scrapes))
+	mux.Handle(pattern, exporter.Handler(scrapes))
 	dumps := exporter.Records(scrapes.Timeouts, o.recordsMaxOffset, maxConcurrentRecords)
 	mux.Handle("GET "+recordsPath, dumps)
 	mux.Handle("GET "+oldRecordsPath, dumps)
@@ -100,10 +101,14 @@ func answer(text string) http.HandlerFunc {
 	}
 }
 
-// checkPath refuses a path that the router would misread or that is taken.
-func checkPath(path string) error {
-	if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "{} ?#") || slices.Contains(ownPaths, path) {
-		return fmt.Errorf("--web.telemetry-path is %q: expected a path such as /metrics, and none of %q", path, ownPaths)
+// checkPath rejects a path that the router cannot serve or that another route has.
+func checkPath(p string) error {
+	clean := path.Clean(p)
+	if clean != "/" && strings.HasSuffix(p, "/") {
+		clean += "/"
+	}
+	if p != clean || !strings.HasPrefix(p, "/") || strings.ContainsAny(p, "{} ?#") || slices.Contains(ownPaths, p) {
+		return fmt.Errorf("--web.telemetry-path is %q: expected a path such as /metrics, and none of %q", p, ownPaths)
 	}
 	return nil
 }

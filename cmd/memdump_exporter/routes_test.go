@@ -59,6 +59,18 @@ func TestRoutes_telemetryPath(t *testing.T) {
 	get(t, e.URL+"/records", 502)
 }
 
+func TestCheckPath(t *testing.T) {
+	for path, ok := range map[string]bool{
+		"/": true, "/metrics": true, "/metrics/": true, "/a/b:1": true,
+		"": false, "metrics": false, "//": false, "//metrics": false, "/a//b": false, "/metrics//": false, "/a/../b": false, "/./a": false,
+		"/{x}": false, "/a b": false, "/a?b": false, "/a#b": false, "/records": false, "/-/ready": false,
+	} {
+		if err := checkPath(path); (err == nil) != ok {
+			t.Errorf("%q: %v, want accepted: %v", path, err, ok)
+		}
+	}
+}
+
 // TestSecurityModel: each test and make target that the security model names exists.
 func TestSecurityModel(t *testing.T) {
 	text, err := os.ReadFile("../../docs/security-model.md")
