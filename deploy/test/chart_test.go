@@ -150,10 +150,15 @@ func each(c *chart.Chart, do func(path string, within map[string]any, key string
 
 func TestChart_refuses(t *testing.T) {
 	refused := []string{
-		"service.port: http", "serviceMonitor.interval: 30", "influx.url: influxdb:8181", "extraArgs: [log.level=debug]",
+		"service.port: http", "serviceMonitor.interval: 30", "serviceMonitor.interval: 30s1m", "podMonitor.scrapeTimeout: ''", "influx.url: influxdb:8181", "extraArgs: [log.level=debug]",
 		"image.pullPolicy: Sometimes", "web.config: {tls_config: {}}", "podMonitor.enabled: true",
+		"global.compatibility: {openshift: {adaptSecurityContext: yes}}",
 	}
-	each(load(t), func(path string, _ map[string]any, _ string) { refused = append(refused, path+"x: misspelt") })
+	each(load(t), func(path string, _ map[string]any, _ string) {
+		if !strings.HasPrefix(path, "global.") { // where other charts have their values too
+			refused = append(refused, path+"x: misspelt")
+		}
+	})
 	for _, value := range refused {
 		if outer, inner, nested := strings.Cut(value, "."); nested && !strings.Contains(outer, ":") {
 			value = outer + ": {" + inner + "}"
@@ -164,6 +169,9 @@ func TestChart_refuses(t *testing.T) {
 	}
 }
 
+// removable are the tables whose values a user may remove.
+var removable = []string{"resources", "podSecurityContext", "securityContext"}
+
 // TestChart_reuse_values: helm upgrade --reuse-values puts the values of the chart that was installed in the place of
 // the new one's, which may have more.
 func TestChart_reuse_values(t *testing.T) {
@@ -172,7 +180,8 @@ func TestChart_reuse_values(t *testing.T) {
 	each(load(t), func(path string, _ map[string]any, _ string) {
 		old := load(t)
 		each(old, func(p string, within map[string]any, key string) {
-			if p == path && !strings.HasPrefix(p, "resources.") { // they are the user's to take away
+			table, _, _ := strings.Cut(p, ".")
+			if p == path && (table == p || !slices.Contains(removable, table)) {
 				delete(within, key)
 			}
 		})
@@ -187,7 +196,8 @@ func TestChart_README(t *testing.T) {
 	var want []string
 	each(load(t), func(path string, within map[string]any, key string) {
 		outer, _, nested := strings.Cut(path, ".")
-		if inner, _ := within[key].(map[string]any); len(inner) > 0 && !nested && outer != "resources" || nested && outer == "resources" {
+		whole := slices.Contains(removable, outer)
+		if inner, _ := within[key].(map[string]any); len(inner) > 0 && !nested && !whole || nested && whole {
 			return // a table whose own values are listed, or the value of one that is not
 		}
 		text, err := json.Marshal(within[key])

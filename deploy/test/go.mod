@@ -5,6 +5,7 @@ module memdump_exporter/deploy/test
 go 1.26.0
 
 require (
+	github.com/prometheus-operator/prometheus-operator v0.87.1
 	github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring v0.87.1
 	github.com/prometheus/client_golang v1.23.2
 	github.com/prometheus/common v0.67.3
@@ -180,7 +181,6 @@ require (
 	github.com/pmezard/go-difflib v1.0.1-0.20181226105442-5d4384ee4fb2 // indirect
 	github.com/pquerna/cachecontrol v0.1.0 // indirect
 	github.com/prometheus-community/prom-label-proxy v0.12.1 // indirect
-	github.com/prometheus-operator/prometheus-operator v0.87.1 // indirect
 	github.com/prometheus-operator/prometheus-operator/pkg/client v0.87.1 // indirect
 	github.com/prometheus/alertmanager v0.29.0 // indirect
 	github.com/prometheus/client_model v0.6.2 // indirect

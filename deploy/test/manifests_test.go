@@ -18,6 +18,7 @@ import (
 	"testing"
 
 	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	"github.com/prometheus-operator/prometheus-operator/pkg/prometheus"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -167,9 +168,19 @@ func (m *manifests) check(t *testing.T) {
 		port("PodMonitor", *endpoint.Port, container.Ports[0].Name)
 		scraped("PodMonitor", m.PodMonitor.Spec.JobLabel, pod.Labels, endpoint.Path, endpoint.HonorLabels)
 	}
+	if interval, timeout := scrapeTimes(m); interval != "" {
+		if err := prometheus.CompareScrapeTimeoutToScrapeInterval(timeout, interval); err != nil {
+			t.Errorf("the operator drops the monitor: %v", err)
+		}
+	}
 	if slices.Contains(present, "NetworkPolicy") {
 		selects("NetworkPolicy", m.NetworkPolicy.Spec.PodSelector, pod.Labels)
 		port("NetworkPolicy", m.NetworkPolicy.Spec.Ingress[0].Ports[0].Port.String(), container.Ports[0].Name)
+		for _, want := range []string{"UDP 53", "TCP 53", "UDP 5353", "TCP 5353"} { // 5353 is OpenShift's
+			if allowed := allowed(m.NetworkPolicy); !slices.Contains(allowed, want) {
+				t.Errorf("DNS needs %s, and the pod may only send to %v", want, allowed)
+			}
+		}
 	}
 	for path, probe := range map[string]*corev1.Probe{"/-/healthy": container.LivenessProbe, "/-/ready": container.ReadinessProbe} {
 		if probe.TCPSocket != nil {
@@ -203,6 +214,20 @@ func (m *manifests) check(t *testing.T) {
 			t.Errorf("not dashboards/memdump.json for the side-car: labels %v, data %.200v", config.Labels, config.Data)
 		}
 	}
+}
+
+// allowed returns the ports to which the policy lets the pod connect, at any address.
+func allowed(policy networkingv1.NetworkPolicy) (ports []string) {
+	for _, rule := range policy.Spec.Egress {
+		for _, port := range rule.Ports {
+			protocol := corev1.ProtocolTCP
+			if port.Protocol != nil {
+				protocol = *port.Protocol
+			}
+			ports = append(ports, fmt.Sprintf("%s %s", protocol, port.Port))
+		}
+	}
+	return ports
 }
 
 // checkSettings: the exporter has these flags and variables, and the files that they name are mounted.

@@ -1,9 +1,9 @@
 {{/* values.yaml's values where an upgrade with --reuse-values, from a chart that did not have them, leaves them out.
-     Two levels deep, but for resources, whose limits a user may have taken away. */}}
+     Two levels deep, except in tables from which a user may have removed a value. */}}
 {{- define "memdump-exporter.defaults" -}}
 {{- range $key, $default := .Files.Get "files/values.yaml" | fromYaml }}
 {{- if not (hasKey $.Values $key) }}{{ $_ := set $.Values $key $default }}
-{{- else if and (kindIs "map" $default) (ne $key "resources") }}
+{{- else if and (kindIs "map" $default) (not (has $key (list "resources" "podSecurityContext" "securityContext"))) }}
 {{- range $inner, $default := $default }}
 {{- if not (hasKey (index $.Values $key) $inner) }}{{ $_ := set (index $.Values $key) $inner $default }}{{ end }}
 {{- end }}
@@ -53,8 +53,33 @@ httpGet:
 {{- end }}
 {{- end }}
 
-{{/* What a ServiceMonitor and a PodMonitor have in common. */}}
+{{/* OpenShift chooses user and groups from the namespace's ranges, and rejects a pod with others. */}}
+{{- define "memdump-exporter.securityContext" -}}
+{{- $adapt := dig "compatibility" "openshift" "adaptSecurityContext" "auto" .root.Values.global }}
+{{- $openshift := .root.Capabilities.APIVersions.Has "security.openshift.io/v1" }}
+{{- $context := .context | default dict }}
+{{- if or (eq $adapt "force") (and (eq $adapt "auto") $openshift) }}
+{{- $context = omit $context "runAsUser" "runAsGroup" "fsGroup" }}
+{{- end }}
+{{- if $context }}{{ toYaml $context }}{{ end }}
+{{- end }}
+
+{{/* A duration of Prometheus in milliseconds. The zeros in front would make the number an octal one. */}}
+{{- define "memdump-exporter.milliseconds" -}}
+{{- $units := dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000 "d" 86400000 "w" 604800000 "y" 31536000000 }}
+{{- $sum := 0 }}
+{{- range regexFindAll "[0-9]+[a-z]+" . -1 }}
+{{- $sum = add $sum (mul (regexFind "[1-9][0-9]*" . | int64) (get $units (regexFind "[a-z]+" .))) }}
+{{- end }}
+{{- $sum }}
+{{- end }}
+
+{{/* The endpoint of a ServiceMonitor or a PodMonitor. The operator drops a monitor whose scrapeTimeout is greater than its interval. */}}
 {{- define "memdump-exporter.endpoint" -}}
 {{- $fixed := dict "port" "http-metrics" "path" "/metrics" "scheme" (include "memdump-exporter.scheme" .root) "interval" .monitor.interval "scrapeTimeout" .monitor.scrapeTimeout "honorLabels" false }}
-{{- merge (dict) .monitor.endpoint $fixed | toYaml }}
+{{- $endpoint := merge (dict) .monitor.endpoint $fixed }}
+{{- if gt (include "memdump-exporter.milliseconds" $endpoint.scrapeTimeout | int64) (include "memdump-exporter.milliseconds" $endpoint.interval | int64) }}
+{{- $_ := set $endpoint "scrapeTimeout" $endpoint.interval }}
+{{- end }}
+{{- toYaml $endpoint }}
 {{- end }}
