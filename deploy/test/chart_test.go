@@ -127,6 +127,27 @@ func TestChart_without_the_operator(t *testing.T) {
 	}
 }
 
+// TestChart_influxPorts checks that the pod may connect to InfluxDB where influx.url has it, as the exporter reads that URL.
+func TestChart_influxPorts(t *testing.T) {
+	const dns = "UDP 53 TCP 53 UDP 5353 TCP 5353 "
+	for values, want := range map[string]string{
+		"{}": "TCP 8181 TCP 8086",
+		"{influx: {url: 'https://influx.example'}}":                                               "TCP 443 TCP 8086 TCP 8181",
+		"{influx: {url: 'http://influx.example/prefix:9999/'}}":                                   "TCP 80 TCP 8086 TCP 8181",
+		"{influx: {url: 'https://influx.example:9443/prefix'}, networkPolicy: {influxPorts: []}}": "TCP 9443",
+		"{influx: {url: 'http://influx.example:'}, networkPolicy: {influxPorts: [80]}}":           "TCP 80",
+		"{influx: {url: 'http://[fd00::8086]'}, networkPolicy: {influxPorts: []}}":                "TCP 80",
+		"{influx: {url: 'https://[fd00::1]:8087'}, networkPolicy: {influxPorts: [443]}}":          "TCP 8087 TCP 443",
+		"{influx: {url: 'http://reader:443@influx.example'}, networkPolicy: {influxPorts: [80]}}": "TCP 80",
+	} {
+		text, _, err := render(load(t), "memdump", values, nil)
+		must(t, err)
+		if got := strings.Join(allowed(decode(t, text).NetworkPolicy), " "); got != dns+want {
+			t.Errorf("%s: the pod may connect to %s, want %s", values, got, dns+want)
+		}
+	}
+}
+
 func TestChart_runbooks(t *testing.T) {
 	text, _, err := render(load(t), "memdump", "{prometheusRule: {runbookBaseURL: 'https://wiki.example/memdump/'}}", operatorKinds)
 	must(t, err)
