@@ -75,8 +75,14 @@ var charts = []struct {
 web: {tlsSecret: memdump-tls, config: {tls_server_config: {cert_file: /etc/memdump_exporter/tls/tls.crt, key_file: /etc/memdump_exporter/tls/tls.key}}}
 serviceMonitor: {endpoint: {tlsConfig: {insecureSkipVerify: true}}}`},
 	{"password", withSecret, "tcpSocket:\n", `
-web: {config: {basic_auth_users: {prometheus: $2y$10$x}}}
+web: {config: {basic_auth_users: {prometheus: $2y$10$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi}}}
 serviceMonitor: {endpoint: {basicAuth: {username: {name: s, key: u}, password: {name: s, key: p}}}}`},
+	{"client-certificate", withSecret, "scheme: https\n", `
+web:
+  tlsSecret: memdump-tls
+  config:
+    tls_server_config: {cert_file: /etc/memdump_exporter/tls/tls.crt, key_file: /etc/memdump_exporter/tls/tls.key, client_auth_type: RequireAndVerifyClientCert, client_ca_file: /etc/memdump_exporter/tls/ca.crt}`},
+	{"rate-limit", withSecret, "tcpSocket:\n", "{web: {config: {rate_limit: {interval: 1h, burst: 3}}}}"},
 	{"no-limits", usual, "", "{resources: {limits: null}, networkPolicy: {influxPorts: []}}"},
 	{"extras", usual, "- port: 443\n", `
 imagePullSecrets: [{name: registry}]
@@ -144,6 +150,34 @@ func TestChart_influxPorts(t *testing.T) {
 		must(t, err)
 		if got := strings.Join(allowed(decode(t, text).NetworkPolicy), " "); got != dns+want {
 			t.Errorf("%s: the pod may connect to %s, want %s", values, got, dns+want)
+		}
+	}
+}
+
+// TestChart_restarts checks which values make a new pod: those that the exporter reads only when it starts, among them the
+// web configuration, whose rate limit and whose TLS it does not read again.
+func TestChart_restarts(t *testing.T) {
+	template := func(values string) string {
+		text, _, err := render(load(t), "memdump", values, nil)
+		must(t, err)
+		template, err := json.Marshal(decode(t, text).Deployment.Spec.Template)
+		must(t, err)
+		return string(template)
+	}
+	for _, c := range []struct {
+		before, after string
+		restarts      bool
+	}{
+		{"{web: {config: {rate_limit: {interval: 1s, burst: 5}}}}", "{web: {config: {rate_limit: {interval: 1s, burst: 9}}}}", true},
+		{"{web: {config: {basic_auth_users: {a: p}}}}", "{web: {config: {basic_auth_users: {a: q}}}}", true},
+		{"{web: {config: {basic_auth_users: {a: p, b: q}}}}", "{web: {config: {basic_auth_users: {b: q, a: p}}}}", false},
+		{"{web: {config: {http_server_config: {http2: true}}}}", "{web: {config: {http_server_config: {http2: false}}}}", true},
+		{"{influx: {token: a}}", "{influx: {token: b}}", false}, // read again for each request
+		{"{influx: {db: a}}", "{influx: {db: b}}", true},
+		{"{serviceMonitor: {interval: 30s}}", "{serviceMonitor: {interval: 60s}}", false},
+	} {
+		if got := template(c.before) != template(c.after); got != c.restarts {
+			t.Errorf("from %s to %s: a new pod %v, want %v", c.before, c.after, got, c.restarts)
 		}
 	}
 }

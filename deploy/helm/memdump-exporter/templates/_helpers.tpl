@@ -39,10 +39,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- hasKey .Values.web.config "tls_server_config" | ternary "https" "http" }}
 {{- end }}
 
-{{/* Only a connection, where a request would need a password or a certificate that the kubelet does not have. */}}
+{{/* Only a connection where a request would need a password or a certificate that the kubelet does not have, or would count
+     against the rate limit: enough scrapes would then fail the probe. */}}
 {{- define "memdump-exporter.probe" -}}
 {{- $config := .root.Values.web.config -}}
-{{- if or $config.basic_auth_users (($config.tls_server_config).client_auth_type) -}}
+{{- if or $config.basic_auth_users $config.rate_limit (($config.tls_server_config).client_auth_type) -}}
 tcpSocket:
   port: http-metrics
 {{- else -}}
