@@ -31,15 +31,19 @@ func load(t *testing.T) *chart.Chart {
 	return c
 }
 
-// render gives the manifests and the notes, for an API server that also knows kinds. The schema judges the values first.
+// render returns the manifests and the notes, for an API server that also serves kinds. The schema judges the values first.
 func render(c *chart.Chart, release, values string, kinds chartutil.VersionSet) (text, notes string, err error) {
+	return renderIn("monitoring", c, release, values, kinds)
+}
+
+func renderIn(namespace string, c *chart.Chart, release, values string, kinds chartutil.VersionSet) (text, notes string, err error) {
 	given, err := chartutil.ReadValues([]byte(values))
 	if err != nil {
 		return "", "", err
 	}
 	capabilities := chartutil.DefaultCapabilities.Copy()
 	capabilities.APIVersions = append(slices.Clone(capabilities.APIVersions), kinds...)
-	all, err := chartutil.ToRenderValues(c, given, chartutil.ReleaseOptions{Name: release, Namespace: "monitoring"}, capabilities)
+	all, err := chartutil.ToRenderValues(c, given, chartutil.ReleaseOptions{Name: release, Namespace: namespace}, capabilities)
 	if err != nil {
 		return "", "", err
 	}
@@ -182,13 +186,36 @@ func TestChart_restarts(t *testing.T) {
 	}
 }
 
+// TestChart_runbooks checks that each alert links to its heading of docs/runbooks.md, under the URL that is set.
 func TestChart_runbooks(t *testing.T) {
-	text, _, err := render(load(t), "memdump", "{prometheusRule: {runbookBaseURL: 'https://wiki.example/memdump/'}}", operatorKinds)
-	must(t, err)
-	for _, rule := range decode(t, text).PrometheusRule.Spec.Groups[0].Rules {
-		if url := rule.Annotations["runbook_url"]; !strings.HasPrefix(url, "https://wiki.example/memdump/docs/runbooks.md#memdump") {
-			t.Errorf("%s: %s", rule.Alert, url)
+	for _, url := range []string{"https://wiki.example/memdump/docs/runbooks.md", "http://{{$labels.instance}}/runbooks", "https://x.example/$1:a?b=${c}"} {
+		text, _, err := render(load(t), "memdump", fmt.Sprintf("{prometheusRule: {runbookURL: '%s'}}", url), operatorKinds)
+		must(t, err)
+		checkRunbooks(t, decode(t, text), url)
+	}
+}
+
+// TestChart_twice checks that two releases do not write one file of Grafana's folder in turns.
+func TestChart_twice(t *testing.T) {
+	files := map[string]string{}
+	for _, release := range []string{"prod/memdump", "prod/second", "test/memdump"} {
+		namespace, name, _ := strings.Cut(release, "/")
+		text, notes, err := renderIn(namespace, load(t), name, "{}", nil)
+		must(t, err)
+		for _, config := range decode(t, text).ConfigMap {
+			for file := range config.Data {
+				if other, taken := files[file]; taken {
+					t.Errorf("%s and %s both write %s", other, release, file)
+				}
+				files[file] = release
+			}
 		}
+		if !strings.Contains(notes, "dashboard.enabled=false") {
+			t.Errorf("%s: the notes do not name dashboard.enabled=false:\n%s", release, notes)
+		}
+	}
+	if len(files) != 3 {
+		t.Errorf("the files are %v", files)
 	}
 }
 
@@ -207,6 +234,7 @@ func TestChart_refuses(t *testing.T) {
 	refused := []string{
 		"service.port: http", "serviceMonitor.interval: 30", "serviceMonitor.interval: 30s1m", "podMonitor.scrapeTimeout: ''", "influx.url: influxdb:8181", "extraArgs: [log.level=debug]",
 		"image.pullPolicy: Sometimes", "web.config: {tls_config: {}}", "podMonitor.enabled: true",
+		"prometheusRule.runbookURL: docs/runbooks.md", "prometheusRule.runbookURL: 'https://a.example/runbooks#b'", "prometheusRule.runbookURL: 'https://a.example/a b'",
 		"global.compatibility: {openshift: {adaptSecurityContext: yes}}",
 	}
 	each(load(t), func(path string, _ map[string]any, _ string) {

@@ -210,9 +210,39 @@ func (m *manifests) check(t *testing.T) {
 		t.Errorf("the PrometheusRule does not hold dashboards/alerts.yaml, but %+v", m.PrometheusRule.Spec)
 	}
 	for name, config := range m.ConfigMap {
-		if strings.HasSuffix(name, "-dashboard") && (config.Labels["grafana_dashboard"] != "1" || config.Data["memdump.json"] != read(t, "../../dashboards/memdump.json")) {
-			t.Errorf("not dashboards/memdump.json for the side-car: labels %v, data %.200v", config.Labels, config.Data)
+		if !strings.HasSuffix(name, "-dashboard") {
+			continue
 		}
+		if config.Labels["grafana_dashboard"] != "1" || len(config.Data) != 1 {
+			t.Errorf("not one dashboard for the side-car: labels %v, %d files", config.Labels, len(config.Data))
+		}
+		for file, text := range config.Data {
+			if path.Ext(file) != ".json" || text != read(t, "../../dashboards/memdump.json") {
+				t.Errorf("%s is not dashboards/memdump.json, but %.200s", file, text)
+			}
+		}
+	}
+}
+
+// checkRunbooks checks that each alert links to a heading under url, of those that docs/runbooks.md has.
+func checkRunbooks(t *testing.T, m *manifests, url string) {
+	t.Helper()
+	runbooks := strings.ToLower(read(t, "../../docs/runbooks.md"))
+	alerts := 0
+	for _, group := range m.PrometheusRule.Spec.Groups {
+		for _, rule := range group.Rules {
+			alerts++
+			anchor, found := strings.CutPrefix(rule.Annotations["runbook_url"], url+"#")
+			if !found || anchor != strings.ToLower(rule.Alert) {
+				t.Errorf("%s links to %s", rule.Alert, rule.Annotations["runbook_url"])
+			}
+			if !strings.Contains(runbooks, "\n## "+anchor+"\n") {
+				t.Errorf("docs/runbooks.md has no heading %s", anchor)
+			}
+		}
+	}
+	if alerts == 0 {
+		t.Error("no alerts")
 	}
 }
 
