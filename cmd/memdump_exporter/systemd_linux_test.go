@@ -53,8 +53,9 @@ func TestUnit(t *testing.T) {
 			env := settings(t, "memdump_exporter.service", `(?m)^Environment=(.*)`)
 			env = append(env, settings(t, "memdump_exporter.default", `(?m)^(\w+=.*)`)...)
 			env = append(append(env, c.defaults...), "INFLUX_URL="+influxdb)
+			asSystemd := strings.NewReplacer("/run/credentials/%n", credentials, `""`, "")
 			for i := range env {
-				env[i] = strings.ReplaceAll(env[i], "%d", credentials)
+				env[i] = asSystemd.Replace(env[i])
 			}
 			start := settings(t, "memdump_exporter.service", `(?m)^ExecStart=(.*)`)
 			if !slices.Equal(start, []string{"/usr/bin/memdump_exporter", "$ARGS"}) {

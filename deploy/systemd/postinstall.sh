@@ -1,6 +1,6 @@
 #!/bin/sh
-# After an installation nothing runs yet: the exporter must first be told which InfluxDB to ask.
-# After an upgrade the new version runs where the old one did.
+# After an installation nothing runs: the address of InfluxDB must be set first. After an upgrade
+# the new version runs where the old one ran.
 set -e
 if [ -d /run/systemd/system ]; then
   systemctl daemon-reload
