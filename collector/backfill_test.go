@@ -213,7 +213,7 @@ func TestBackfill_untrue(t *testing.T) {
 	}
 }
 
-// TestBackfill_refused: where there is nothing to be told, no file is made.
+// TestBackfill_refused: without data, no file is created.
 func TestBackfill_refused(t *testing.T) {
 	b := Backfill{From: recordedNow.Add(-time.Hour), To: recordedNow, Every: time.Minute, Timeout: time.Second}
 	for name, tt := range map[string]struct {

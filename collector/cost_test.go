@@ -260,7 +260,7 @@ func costBehindLimit(t *testing.T, report *costReport, spec influxtest.ServerSpe
 			now.advance(time.Second)
 		}
 		took, spent := time.Since(begin), front.Spent()
-		requests, rejected := front.Asked()
+		requests, rejected := front.Queries()
 		memory := heapInUse()
 		now.advance(time.Minute)
 		costScrape(t, handler)
@@ -359,13 +359,13 @@ func costMedian(all []time.Duration) time.Duration {
 func dumpsOf(n int) string       { return fmt.Sprint("dumps_", n) }
 func telemetryOf(vms int) string { return fmt.Sprint("telemetry_", vms) }
 
-// writeDumps writes n dumps spread over a span.
-func writeDumps(t *testing.T, server *influxtest.Server, n int, span time.Duration, end time.Time) {
+// writeDumps writes n dumps spread over a period.
+func writeDumps(t *testing.T, server *influxtest.Server, n int, period time.Duration, end time.Time) {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(uint64(n), 1))
 	writeLines(t, server, func(yield func(string) bool) {
 		for i := range n {
-			at := end.Add(-span).Add(time.Duration(float64(span) / float64(n) * (float64(i) + rng.Float64()))).UnixNano()
+			at := end.Add(-period).Add(time.Duration(float64(period) / float64(n) * (float64(i) + rng.Float64()))).UnixNano()
 			if !yield(dumpLine(dumpsOf(n), rng.IntN(costDumpVMs), at, rng)) {
 				return
 			}
@@ -388,8 +388,8 @@ func writeRegularDumps(t *testing.T, server *influxtest.Server, measurement stri
 	return times
 }
 
-func everyTenMinutes(span time.Duration, end time.Time) (times []int64) {
-	for at := end.Add(-span); at.Before(end); at = at.Add(10 * time.Minute) {
+func everyTenMinutes(period time.Duration, end time.Time) (times []int64) {
+	for at := end.Add(-period); at.Before(end); at = at.Add(10 * time.Minute) {
 		times = append(times, at.UnixNano())
 	}
 	return times
@@ -400,11 +400,11 @@ func dumpLine(measurement string, vm int, at int64, rng *rand.Rand) string {
 		measurement, vm, 1000+vm, rng.Uint64(), rng.Uint64(), rng.Uint64(), rng.Uint64(), 10+rng.IntN(100), rng.Int64N(1<<34), at/1e9, at/1e9, at/1e9, vm, at, at)
 }
 
-func writeTelemetry(t *testing.T, server *influxtest.Server, vms int, span time.Duration, end time.Time) {
+func writeTelemetry(t *testing.T, server *influxtest.Server, vms int, period time.Duration, end time.Time) {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(uint64(vms), 2))
 	writeLines(t, server, func(yield func(string) bool) {
-		for at := end.Add(-span); at.Before(end); at = at.Add(5 * time.Second) {
+		for at := end.Add(-period); at.Before(end); at = at.Add(5 * time.Second) {
 			for vm := range vms {
 				if !yield(fmt.Sprintf(`%s,VMID=%d,name=vm-%d,uuid=%08d-0000-4000-a000-000000000000 cpu=%d.5,mem=%d %d`,
 					telemetryOf(vms), 1000+vm, vm, vm, rng.IntN(100), rng.IntN(1e6), at.UnixNano()+int64(vm))) {

@@ -22,10 +22,10 @@ import (
 // canary is a token that must not be in anything that leaves the exporter.
 const canary = "t0p-s3cr3t-c4n4ry"
 
-// told is a database in memory that responds as it is told.
-type told func(path, statement string) (status int, version, body string)
+// scripted is a database in memory that responds with the result of a function.
+type scripted func(path, statement string) (status int, version, body string)
 
-func (d told) RoundTrip(r *http.Request) (*http.Response, error) {
+func (d scripted) RoundTrip(r *http.Request) (*http.Response, error) {
 	status, version, body := d(r.URL.Path, r.URL.Query().Get("q"))
 	header := http.Header{}
 	if version != "" {
@@ -53,7 +53,7 @@ func (l *lines) check(t *testing.T) {
 // rows; false where they are unknown.
 type judged struct {
 	query, good string
-	values      func([]influxtest.AnswerRow) (map[string]float64, bool)
+	values      func([]influxtest.ResponseRow) (map[string]float64, bool)
 }
 
 var judgedQueries = []judged{
@@ -77,7 +77,7 @@ func seriesOf(series ...string) string {
 	return `{"results":[{"series":[` + strings.Join(series, ",") + `]}]}`
 }
 
-func columnOf(row influxtest.AnswerRow, name string) (any, bool) {
+func columnOf(row influxtest.ResponseRow, name string) (any, bool) {
 	if i := slices.Index(row.Columns, name); i >= 0 {
 		return row.Values[i], true
 	}
@@ -109,7 +109,7 @@ func wholeRead(value any, there bool) (int64, bool) {
 	return whole, ok && other == 0
 }
 
-func timeRead(row influxtest.AnswerRow) (int64, bool) {
+func timeRead(row influxtest.ResponseRow) (int64, bool) {
 	value, there := columnOf(row, "time")
 	text, isText := value.(string)
 	if !isText {
@@ -123,8 +123,8 @@ func timeRead(row influxtest.AnswerRow) (int64, bool) {
 	return t.UnixNano(), err == nil && t.Year() >= 1678 && t.Year() <= 2261
 }
 
-func countRead(column, metric string) func([]influxtest.AnswerRow) (map[string]float64, bool) {
-	return func(rows []influxtest.AnswerRow) (map[string]float64, bool) {
+func countRead(column, metric string) func([]influxtest.ResponseRow) (map[string]float64, bool) {
+	return func(rows []influxtest.ResponseRow) (map[string]float64, bool) {
 		var total uint64
 		for _, row := range rows {
 			n, ok := wholeRead(columnOf(row, column))
@@ -136,14 +136,14 @@ func countRead(column, metric string) func([]influxtest.AnswerRow) (map[string]f
 	}
 }
 
-func sumRead(column, metric string) func([]influxtest.AnswerRow) (map[string]float64, bool) {
-	return func(rows []influxtest.AnswerRow) (map[string]float64, bool) {
+func sumRead(column, metric string) func([]influxtest.ResponseRow) (map[string]float64, bool) {
+	return func(rows []influxtest.ResponseRow) (map[string]float64, bool) {
 		sum, ok := sumOfRows(rows, column)
 		return map[string]float64{metric: sum}, ok
 	}
 }
 
-func sumOfRows(rows []influxtest.AnswerRow, column string) (float64, bool) {
+func sumOfRows(rows []influxtest.ResponseRow, column string) (float64, bool) {
 	var total uint64
 	rest := 0.0
 	for _, row := range rows {
@@ -161,8 +161,8 @@ func sumOfRows(rows []influxtest.AnswerRow, column string) (float64, bool) {
 	return sum, !math.IsInf(sum, 0)
 }
 
-func durationsRead(rows []influxtest.AnswerRow) (map[string]float64, bool) {
-	var timed []influxtest.AnswerRow
+func durationsRead(rows []influxtest.ResponseRow) (map[string]float64, bool) {
+	var timed []influxtest.ResponseRow
 	count := int64(0)
 	for _, row := range rows {
 		n, ok := wholeRead(columnOf(row, "count"))
@@ -186,7 +186,7 @@ func durationsRead(rows []influxtest.AnswerRow) (map[string]float64, bool) {
 	return values, ok
 }
 
-func newestRead(rows []influxtest.AnswerRow) (map[string]float64, bool) {
+func newestRead(rows []influxtest.ResponseRow) (map[string]float64, bool) {
 	newest := int64(math.MinInt64)
 	for _, row := range rows {
 		ns, ok := timeRead(row)
@@ -201,7 +201,7 @@ func newestRead(rows []influxtest.AnswerRow) (map[string]float64, bool) {
 	return map[string]float64{"memdump_last_dump_timestamp_seconds": float64(newest/1e9) + float64(newest%1e9)/1e9}, true
 }
 
-func runsRead(rows []influxtest.AnswerRow) (map[string]float64, bool) {
+func runsRead(rows []influxtest.ResponseRow) (map[string]float64, bool) {
 	ids, domains := make(map[string]bool), make(map[string]bool)
 	for _, row := range rows {
 		if _, ok := timeRead(row); !ok {
@@ -219,7 +219,7 @@ func runsRead(rows []influxtest.AnswerRow) (map[string]float64, bool) {
 	return map[string]float64{"memdump_dumped_vms": float64(len(ids)), "memdump_dumped_domains": float64(len(domains))}, true
 }
 
-func telemetryRead(rows []influxtest.AnswerRow) (map[string]float64, bool) {
+func telemetryRead(rows []influxtest.ResponseRow) (map[string]float64, bool) {
 	ids := make(map[string]bool)
 	for _, row := range rows {
 		ns, ok := timeRead(row)
@@ -234,9 +234,9 @@ func telemetryRead(rows []influxtest.AnswerRow) (map[string]float64, bool) {
 	return map[string]float64{"memdump_monitored_vms": float64(len(ids))}, true
 }
 
-// knows reports whether a metric's value is judged here, not by the recordings alone.
-func (j judged) knows(metric string) bool {
-	rows, err := influxtest.ReadAnswer([]byte(j.good))
+// judges reports whether a metric's value is verified here, and not by the recordings only.
+func (j judged) judges(metric string) bool {
+	rows, err := influxtest.ReadResponse([]byte(j.good))
 	values, _ := j.values(rows)
 	_, ok := values[metric]
 	return ok && err == nil
@@ -274,15 +274,15 @@ func FuzzScrape(f *testing.F) {
 			if j.query == target.query {
 				response = body
 			}
-			rows, err := influxtest.ReadAnswer(response)
-			if errors.Is(err, influxtest.ErrTwice) {
+			rows, err := influxtest.ReadResponse(response)
+			if errors.Is(err, influxtest.ErrDuplicateKey) {
 				continue
 			}
 			want, known := j.values(rows)
 			known = known && err == nil && (j.query != target.query || status == http.StatusOK)
 			for _, q := range queries {
 				for _, m := range q.metrics {
-					if q.name == j.query && j.knows(m.name) {
+					if q.name == j.query && j.judges(m.name) {
 						wantJudged(t, got, m.name, want, known, j.query == target.query)
 					}
 				}
@@ -310,7 +310,7 @@ func fuzzedScrape(t *testing.T, logged *lines, which byte, query string, status 
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := told(func(path, statement string) (int, string, string) {
+	d := scripted(func(path, statement string) (int, string, string) {
 		switch {
 		case path == "/ping" && which < 128:
 			return http.StatusNoContent, version, ""

@@ -113,9 +113,9 @@ func TestHistory_loading(t *testing.T) {
 	if state := e.Histories()[dumps]; state.Loaded != 1 {
 		t.Errorf("the history is loaded to %v", state.Loaded)
 	}
-	requests, _ := front.Asked()
+	requests, _ := front.Queries()
 	scrape(t, e).wantValue(t, 600, "memdump_dumps")
-	if after, _ := front.Asked(); after-requests > 20 {
+	if after, _ := front.Queries(); after-requests > 20 {
 		t.Errorf("the next scrape made %d requests", after-requests)
 	}
 }
@@ -134,12 +134,12 @@ func TestExporter_close(t *testing.T) {
 	if state := e.Histories()[dumps]; state.Loaded == 1 {
 		t.Error("Close waited until the history was loaded")
 	}
-	requests, _ := front.Asked()
+	requests, _ := front.Queries()
 	e.histories[dumps].mu.Lock()
 	e.histories[dumps].load()
 	e.histories[dumps].mu.Unlock()
 	e.loads.Wait()
-	if after, _ := front.Asked(); after != requests {
+	if after, _ := front.Queries(); after != requests {
 		t.Errorf("%d requests after Close", after-requests)
 	}
 }

@@ -976,15 +976,15 @@ func TestHistory_fileLimit(t *testing.T) {
 					got := scrape(t, e)
 					got.wantTable(t, truth(h, now.Now()))
 					wantPerVM(t, got, h.DumpsByDomain())
-					queries, rejected := front.Asked()
+					queries, rejected := front.Queries()
 					t.Logf("scrape %d: %d queries, %d rejected", i, queries, rejected)
 				}
-				if _, rejected := front.Asked(); rejected > 0 != (limit < 432) {
+				if _, rejected := front.Queries(); rejected > 0 != (limit < 432) {
 					t.Errorf("%d queries were rejected", rejected)
 				}
-				_, before := front.Asked()
+				_, before := front.Queries()
 				scrape(t, e)
-				if _, after := front.Asked(); after > before {
+				if _, after := front.Queries(); after > before {
 					t.Errorf("%d queries of the third scrape were rejected", after-before)
 				}
 			})

@@ -316,7 +316,7 @@ func TestExamine_recordings(t *testing.T) {
 				t.Errorf("duration_sec has the types %q", kinds)
 			}
 			if missing := replay.UnknownStatements(); len(missing) > 0 {
-				t.Errorf("%s: no recording answers %q", server, missing)
+				t.Errorf("%s: no recording has %q", server, missing)
 			}
 		})
 	}

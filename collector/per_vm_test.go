@@ -127,7 +127,7 @@ func TestPerVM_sizes(t *testing.T) {
 }
 
 // TestPerVM_names: the series of a VM parse, whatever its name is. Names that are not UTF-8
-// can't be told apart.
+// can't be distinguished.
 func TestPerVM_names(t *testing.T) {
 	names := []string{`"quoted\"`, "two\nlines", "büro", "\u202edlrow", "a,b=c", "{}"}
 	const cut = "cut\ufffd"

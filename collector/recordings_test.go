@@ -32,7 +32,7 @@ type scenario struct {
 	dumps rangecache.Range
 	// data is the recording with the lines that were written.
 	data string
-	// wraps says that sums beyond 64 bits wrap, so that the lines have no truth.
+	// wraps is true if the server wraps sums beyond 64 bits, so that the lines have no truth.
 	wraps bool
 }
 
@@ -80,7 +80,7 @@ func replayed(t *testing.T, server string, s scenario) exposition {
 	t.Helper()
 	got, missing := tryReplay(t, server, s)
 	for _, statement := range missing {
-		t.Errorf("%s: no recording of %s answers %s", server, s.recording, statement)
+		t.Errorf("%s: no recording of %s has %s", server, s.recording, statement)
 	}
 	if t.Failed() {
 		t.Fatal("go test ./collector -run Recordings -record -update records from the servers that run here")
@@ -116,7 +116,7 @@ func bounded(t *testing.T, e *Exporter, r rangecache.Range) exposition {
 	return parseExposition(t, h.encodeOnce(b, encodingKey{}).body.String())
 }
 
-// wantTruth compares metrics with what the writer of the lines knows.
+// wantTruth compares metrics with the truth of the lines, as their writer recorded it.
 func wantTruth(t *testing.T, got exposition, server string, s scenario) {
 	t.Helper()
 	h := historyOf(t, written(t, server, s)...)
@@ -259,7 +259,7 @@ func TestRecordings_schemas(t *testing.T) {
 			e.queries = []query{*e.query("dumps"), *e.query("compressed_bytes")}
 			got := scrape(t, e)
 			if missing := replay.UnknownStatements(); len(missing) > 0 {
-				t.Fatalf("%s: no recording of schemas answers %q", server, missing)
+				t.Fatalf("%s: no recording of schemas has %q", server, missing)
 			}
 			got.wantValue(t, 1, "memdump_up")
 			got.wantValue(t, 10, "memdump_dumps")

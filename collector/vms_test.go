@@ -16,7 +16,7 @@ import (
 type vmCase struct {
 	points []string
 	want   map[string]float64 // by name without memdump_
-	shared []string           // VMs whose dumps can't be told apart from those of another VM
+	shared []string           // VMs whose dumps can't be distinguished from those of another VM
 }
 
 var vmCases = map[string]vmCase{
@@ -50,7 +50,7 @@ var vmCases = map[string]vmCase{
 		points: []string{"vm_info,VMID=1,uuid=u1,name=a 20s", "vm_totals,VMID=2,uuid=u2,name=b 30s", "vm_metrics,VMID=3,uuid=u3,name=c 10s"},
 		want:   map[string]float64{"monitored_vms": 3, "monitored_domains": 3, "vms_never_dumped": 3},
 	},
-	"measurements that tell nothing of VMs": {
+	"measurements without VMs": {
 		points: []string{"vm_totals,VMID=1,name=a 0s", "vm_devices,VMID=2,name=b,devtype=nic 0s", "vm_features,VMID=3,name=c 0s"},
 		want:   map[string]float64{"monitored_vms": 1, "monitored_domains": 1, "vms_never_dumped": 1},
 	},

@@ -125,7 +125,7 @@ func TestWeek_server(t *testing.T) {
 		direct.step(t)
 		limited.step(t)
 	}
-	if err := server.Prove(t.Context(), database, written); err != nil {
+	if err := server.Verify(t.Context(), database, written); err != nil {
 		t.Error(err)
 	}
 	direct.report(t)

@@ -217,7 +217,8 @@ func (c *Client) get(ctx context.Context, path string, query url.Values, read fu
 	}
 	c.notice(resp, hidden)
 	if encoding := resp.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
-		return &Error{Kind: ErrMalformed, Status: resp.StatusCode, Err: errors.New("the response is compressed, which the request does not allow")}
+		err := errors.New("the response is compressed, which the request does not allow")
+		return &Error{Kind: ErrMalformed, Status: resp.StatusCode, Err: err}
 	}
 	err = hidden.redactError(ended(ctx, read(resp, hidden)))
 	_, named := resp.Header[versionHeader]

@@ -143,7 +143,8 @@ func readError(status int, err error) error {
 // ended returns the end of a context as the cause of what net/http may report as a closed
 // connection, or a cancellation.
 func ended(ctx context.Context, err error) error {
-	if cause := context.Cause(ctx); cause != nil && (errors.Is(err, ErrTruncated) || errors.Is(err, ErrUnreachable) || errors.Is(err, ErrCanceled)) {
+	ambiguous := errors.Is(err, ErrTruncated) || errors.Is(err, ErrUnreachable) || errors.Is(err, ErrCanceled)
+	if cause := context.Cause(ctx); cause != nil && ambiguous {
 		return &Error{Kind: waitKind(cause, ErrCanceled), Err: cause}
 	}
 	return err

@@ -63,16 +63,16 @@ func checkError(t *testing.T, err error) {
 }
 
 // sameRows compares accepted rows with another decoder of the same bytes.
-func sameRows(t *testing.T, body []byte, rows []influxtest.AnswerRow) {
+func sameRows(t *testing.T, body []byte, rows []influxtest.ResponseRow) {
 	t.Helper()
-	want, err := influxtest.ReadAnswer(body)
-	if errors.Is(err, influxtest.ErrTwice) {
+	want, err := influxtest.ReadResponse(body)
+	if errors.Is(err, influxtest.ErrDuplicateKey) {
 		return
 	}
 	if err != nil {
 		t.Fatalf("accepted: %v", err)
 	}
-	if !slices.EqualFunc(rows, want, func(a, b influxtest.AnswerRow) bool {
+	if !slices.EqualFunc(rows, want, func(a, b influxtest.ResponseRow) bool {
 		return a.Name == b.Name && maps.Equal(a.Tags, b.Tags) && slices.Equal(a.Columns, b.Columns) && slices.Equal(a.Values, b.Values)
 	}) {
 		t.Fatalf("read %v, there is %v", rows, want)
@@ -80,8 +80,8 @@ func sameRows(t *testing.T, body []byte, rows []influxtest.AnswerRow) {
 }
 
 // copyRow copies a row, which is valid until the next one.
-func copyRow(r Row) influxtest.AnswerRow {
-	return influxtest.AnswerRow{Name: r.Measurement, Tags: maps.Clone(r.Tags), Columns: slices.Clone(r.columns), Values: decoded(r.values)}
+func copyRow(r Row) influxtest.ResponseRow {
+	return influxtest.ResponseRow{Name: r.Measurement, Tags: maps.Clone(r.Tags), Columns: slices.Clone(r.columns), Values: decoded(r.values)}
 }
 
 // FuzzDecode: an accepted response is complete, within its limit, and decoded without change,
@@ -103,7 +103,7 @@ func FuzzDecode(f *testing.F) {
 		f.Add([]byte(`{"results":[{"series":[`+series+`]}]}`), uint16(4096), byte(7))
 	}
 	f.Fuzz(func(t *testing.T, body []byte, limit uint16, piece byte) {
-		var rows []influxtest.AnswerRow
+		var rows []influxtest.ResponseRow
 		r := &limitedReader{r: pieces{bytes.NewReader(body), 1 + int(piece)}, left: int64(limit)}
 		if err := decodeResponse(r, http.StatusOK, secrets{canary}, func(r Row) error { rows = append(rows, copyRow(r)); return nil }); err != nil {
 			checkError(t, err)
@@ -281,7 +281,7 @@ func FuzzResponse(f *testing.F) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), wait)
 		defer cancel()
-		var rows []influxtest.AnswerRow
+		var rows []influxtest.ResponseRow
 		begin := time.Now()
 		var err error
 		for row, wrong := range client.Rows(ctx, Request{Statement: "SELECT 1"}) {

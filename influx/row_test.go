@@ -34,7 +34,7 @@ func TestRow_Time(t *testing.T) {
 	}
 }
 
-// TestRow_number: the error of a column tells a missing one from one that is not a number.
+// TestRow_number: the error of a column distinguishes a missing one from one that is not a number.
 func TestRow_number(t *testing.T) {
 	row := newRow([]string{"time", "text", "null"}, json.Number("5"), "7", nil)
 	for column, want := range map[string]string{"time": "", "text": `"text" is a string`, "null": `"null" is a <nil>`, "none": `no column "none"`} {

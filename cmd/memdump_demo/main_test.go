@@ -161,7 +161,7 @@ func get(t *testing.T, url string) string {
 // counted is what InfluxDB holds, in the form of tell's line.
 func counted(t *testing.T, influx *influxtest.Writer, database string) string {
 	t.Helper()
-	query := func(statement string) []influxtest.AnswerRow {
+	query := func(statement string) []influxtest.ResponseRow {
 		rows, err := influx.Query(t.Context(), database, statement)
 		if err != nil {
 			t.Fatalf("%s: %v", statement, err)

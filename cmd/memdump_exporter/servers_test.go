@@ -234,7 +234,7 @@ func edgesOfTime(s *stage) {
 				fromNs, toNs := now.Add(-from).UnixNano(), now.Add(-to).UnixNano()
 				must(v.T, s.server.Delete(v.T.Context(), database, influxtest.Dumps, fromNs, toNs))
 				h.Delete(influxtest.Dumps, fromNs, toNs)
-				must(v.T, s.server.Prove(v.T.Context(), database, h))
+				must(v.T, s.server.Verify(v.T.Context(), database, h))
 			}
 		}
 		s.changes(v, h, database, []change{

@@ -55,12 +55,12 @@ func bounds(c *Cache[*ids]) []int64 {
 	return append(at, c.end)
 }
 
-// wantWhole reports an error unless the ranges are ascending and contiguous, and cover the span
+// wantWhole reports an error unless the ranges are ascending and contiguous, and cover the relevant range
 // and everything after it.
-func wantWhole(t *testing.T, c *Cache[*ids], span Range) {
+func wantWhole(t *testing.T, c *Cache[*ids], relevant Range) {
 	t.Helper()
 	all := c.Ranges()
-	at := min(span.From, all[0].From)
+	at := min(relevant.From, all[0].From)
 	for _, r := range all {
 		if r.From != at || r.Empty() {
 			t.Fatalf("a range %v where one from %d was due: %v", r, at, all)
@@ -130,8 +130,8 @@ func TestCache_Plan_step(t *testing.T) {
 		"more":               {8 * time.Hour, now - 20*hour, All.From, Range{now - 20*hour, now - 8*hour}},
 		"no lateness":        {0, now - 1e9, All.From, Range{now - 1e9, now}},
 		"less than a second": {0, now - 1e9 + 1, All.From, Range{}},
-		"outside of a span":  {8 * time.Hour, now - 9*hour, now - 8*hour, Range{}},
-		"partly in a span":   {8 * time.Hour, now - 9*hour, now - 8*hour - 5*hour, Range{now - 9*hour, now - 8*hour}},
+		"not relevant":       {8 * time.Hour, now - 9*hour, now - 8*hour, Range{}},
+		"partly relevant":    {8 * time.Hour, now - 9*hour, now - 8*hour - 5*hour, Range{now - 9*hour, now - 8*hour}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := cacheOf(tt.lateness, now-30*hour, tt.end)
@@ -189,7 +189,7 @@ func TestCache_Store_step(t *testing.T) {
 	}
 }
 
-// TestCache_Plan_joins: neighbours become one when both are known and as old as both are wide,
+// TestCache_Plan_joins: neighbours become one when both are accepted and as old as both are wide,
 // and nothing of them is lost or taken for newer than it is.
 func TestCache_Plan_joins(t *testing.T) {
 	at := []int64{now - 30*hour, now - 20*hour, now - 15*hour}
@@ -244,7 +244,7 @@ func TestCache_Plan_joins(t *testing.T) {
 	}
 }
 
-// TestCache_wasRejected: a rejection tells of ranges as wide that share time with it.
+// TestCache_wasRejected: a rejection applies to ranges that are as wide and overlap it.
 func TestCache_wasRejected(t *testing.T) {
 	for _, tt := range []struct {
 		old, r Range
@@ -413,7 +413,7 @@ func TestCache_Store_thins(t *testing.T) {
 		"dense":         {25, func(*Cache[*ids]) {}, []int64{now - 180*hour, now - 100*hour, now - 60*hour, now - 20*hour, now - 10*hour}},
 		"thin":          {6, func(*Cache[*ids]) {}, []int64{now - 180*hour, now - 20*hour, now - 10*hour}},
 		"just too much": {7, func(*Cache[*ids]) {}, []int64{now - 180*hour, now - 100*hour, now - 20*hour, now - 10*hour}},
-		"known":         {25, func(c *Cache[*ids]) { c.settled[0].fetched = now }, []int64{now - 180*hour, now - 20*hour, now - 10*hour}},
+		"accepted":      {25, func(c *Cache[*ids]) { c.settled[0].fetched = now }, []int64{now - 180*hour, now - 20*hour, now - 10*hour}},
 		"unbounded":     {25, func(c *Cache[*ids]) { c.settled[0].From = All.From }, []int64{All.From, now - 20*hour, now - 10*hour}},
 		"no more":       {1e12, func(*Cache[*ids]) {}, nil},
 	} {
@@ -451,20 +451,20 @@ func TestCache_Settled(t *testing.T) {
 			c.next = Range{at[2], now}
 			c.Store(c.next, &ids{times: []int64{5}}, now, Cost{})
 		}, []int64{5, at[0], at[1]}},
-		"split":                      {func(c *Cache[*ids]) { _ = c.Split(c.settled[0].Range) }, nil},
-		"clock set back, span older": {func(c *Cache[*ids]) { c.Plan(now-hour, Range{at[0] - hour, All.To}) }, nil},
-		"nothing left":               {func(c *Cache[*ids]) { c.Plan(now+90*hour, Range{now + hour, All.To}) }, nil},
+		"split":                                {func(c *Cache[*ids]) { _ = c.Split(c.settled[0].Range) }, nil},
+		"clock set back, relevant range older": {func(c *Cache[*ids]) { c.Plan(now-hour, Range{at[0] - hour, All.To}) }, nil},
+		"nothing left":                         {func(c *Cache[*ids]) { c.Plan(now+90*hour, Range{now + hour, All.To}) }, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := cacheOf(15*time.Hour, at...)
 			before, ok := c.Settled()
 			if !ok {
-				t.Fatal("settled time is not known")
+				t.Fatal("settled time is not accepted")
 			}
 			tt.change(c)
 			got, ok := c.Settled()
 			if ok != (tt.want != nil) {
-				t.Errorf("known: %v", ok)
+				t.Errorf("accepted: %v", ok)
 			}
 			if ok && !slices.Equal(got.times, tt.want) {
 				t.Errorf("settled is %v, want %v", got.times, tt.want)
@@ -516,7 +516,7 @@ func TestCache_Needed(t *testing.T) {
 				t.Errorf("needed are %v, want %v", got, want)
 			}
 			if _, ok := c.Settled(); ok != (want == nil) {
-				t.Errorf("settled is known: %v", ok)
+				t.Errorf("settled is accepted: %v", ok)
 			}
 			if got := c.State().Needed; got != len(want) {
 				t.Errorf("the state has %d, want %d", got, len(want))
@@ -578,13 +578,13 @@ func TestRefreshAfter(t *testing.T) {
 	}
 }
 
-// TestCache_Plan_span: settled time begins where the span does, wherever that moves.
-func TestCache_Plan_span(t *testing.T) {
+// TestCache_Plan_relevant: settled time begins where the relevant range does, wherever that moves.
+func TestCache_Plan_relevant(t *testing.T) {
 	at := []int64{now - 30*hour, now - 20*hour, now - 2*hour}
 	for name, tt := range map[string]struct {
-		now  int64
-		span Range
-		want []int64
+		now      int64
+		relevant Range
+		want     []int64
 	}{
 		"the same":    {now, Range{at[0], now + 1}, at},
 		"partly left": {now, Range{at[1] - 1, now + 1}, at},
@@ -592,17 +592,17 @@ func TestCache_Plan_span(t *testing.T) {
 		"set back":    {now - hour, Range{at[0] - hour, now - hour + 1}, []int64{at[0] - hour, at[0], at[1], at[2]}},
 		"set back by much": {now - 2*hour - 2, Range{at[0], now - 2*hour - 1},
 			[]int64{at[0], now - 18*hour - 2, now - 10*hour - 2, now - 6*hour - 2, now - 4*hour - 2}},
-		"set back by a day":   {now - 24*hour, Range{All.From, All.To}, nil},
-		"set back by more":    {now - 24*hour - 1, Range{All.From, All.To}, nil},
-		"nothing is left":     {now + 100*hour, Range{now + 94*hour, now + 100*hour}, []int64{now + 94*hour, now + 96*hour, now + 98*hour}},
-		"the span is too new": {now, Range{now - hour, now + 1}, []int64{at[2]}},
+		"set back by a day":             {now - 24*hour, Range{All.From, All.To}, nil},
+		"set back by more":              {now - 24*hour - 1, Range{All.From, All.To}, nil},
+		"nothing is left":               {now + 100*hour, Range{now + 94*hour, now + 100*hour}, []int64{now + 94*hour, now + 96*hour, now + 98*hour}},
+		"the relevant range is too new": {now, Range{now - hour, now + 1}, []int64{at[2]}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := cacheOf(2*time.Hour, at...)
 			c.settled[1].cost.Rows = 0
 			c.maxRows = 0 // nothing joins
-			c.Plan(tt.now, tt.span)
-			wantWhole(t, c, tt.span)
+			c.Plan(tt.now, tt.relevant)
+			wantWhole(t, c, tt.relevant)
 			if got := bounds(c); tt.want != nil && !slices.Equal(got, tt.want) {
 				t.Errorf("ranges at %v, want %v", got, tt.want)
 			}

@@ -102,12 +102,12 @@ type loader struct {
 	pending []func() // stores what was fetched
 }
 
-// scrape returns the points that are counted in the span at now. The boundary between settled
+// scrape returns the points that are counted in the relevant range at now. The boundary between settled
 // and open time may move between the queries for the two.
-func (l *loader) scrape(t *testing.T, span Range) ([]int64, error) {
+func (l *loader) scrape(t *testing.T, relevant Range) ([]int64, error) {
 	t.Helper()
-	l.Plan(l.database.now, span)
-	wantWhole(t, l.Cache, span)
+	l.Plan(l.database.now, relevant)
+	wantWhole(t, l.Cache, relevant)
 	for {
 		wave := l.Needed()
 		if len(wave) == 0 {
@@ -116,11 +116,11 @@ func (l *loader) scrape(t *testing.T, span Range) ([]int64, error) {
 		if err := l.fetch(wave[0], false); err != nil {
 			return nil, err
 		}
-		wantWhole(t, l.Cache, span)
+		wantWhole(t, l.Cache, relevant)
 	}
 	settled, ok := l.Settled()
 	if !ok {
-		t.Fatal("nothing is needed, and yet settled time is not known")
+		t.Fatal("nothing is needed, and yet settled time is not accepted")
 	}
 	counted, open := slices.Clone(settled.times), l.Open()
 	step := Range{}
@@ -131,11 +131,11 @@ func (l *loader) scrape(t *testing.T, span Range) ([]int64, error) {
 	for _, r := range l.Upcoming() {
 		_ = l.fetch(r, l.late && l.rng.IntN(3) > 0) // it is tried again
 	}
-	wantWhole(t, l.Cache, span)
+	wantWhole(t, l.Cache, relevant)
 	for len(open) > 0 {
 		r := open[0]
 		open = open[1:]
-		part, err := l.query(r.Within(span))
+		part, err := l.query(r.Within(relevant))
 		if errors.Is(err, errRejected) {
 			if err := l.Split(r); err != nil {
 				t.Fatalf("split %v: %v", r, err)
@@ -157,11 +157,11 @@ func (l *loader) scrape(t *testing.T, span Range) ([]int64, error) {
 		}
 		counted = append(counted, part.times...)
 	}
-	wantWhole(t, l.Cache, span)
+	wantWhole(t, l.Cache, relevant)
 	for len(l.pending) > 0 && l.rng.IntN(2) == 0 {
 		l.pending[0]()
 		l.pending = l.pending[1:]
-		wantWhole(t, l.Cache, span)
+		wantWhole(t, l.Cache, relevant)
 	}
 	slices.Sort(counted)
 	return counted, nil
@@ -188,7 +188,7 @@ func (l *loader) fetch(r Range, late bool) error {
 
 // want reports an error unless each point is counted that was there for all of the stated time,
 // and none that was away for all of it; and none twice.
-func (l *loader) want(t *testing.T, counted []int64, span Range) {
+func (l *loader) want(t *testing.T, counted []int64, relevant Range) {
 	t.Helper()
 	ago := func(ns int64) time.Duration { return time.Duration(l.database.now - ns) }
 	for i := range counted[min(1, len(counted)):] {
@@ -198,7 +198,7 @@ func (l *loader) want(t *testing.T, counted []int64, span Range) {
 	}
 	got := ids{times: counted}
 	for ns, p := range l.points {
-		if !span.Contains(ns) {
+		if !relevant.Contains(ns) {
 			continue
 		}
 		since := l.database.now
@@ -299,13 +299,13 @@ func TestCache_random_span(t *testing.T) {
 			}
 			l := &loader{database: d, Cache: New(time.Hour, noMaxRows, noIDs), late: true}
 			for range 500 {
-				span := Range{d.now - 24*hour, d.now + 1}
-				counted, err := l.scrape(t, span)
+				relevant := Range{d.now - 24*hour, d.now + 1}
+				counted, err := l.scrape(t, relevant)
 				if err != nil {
 					t.Fatal(err)
 				}
-				counted = slices.DeleteFunc(counted, func(ns int64) bool { return !span.Contains(ns) })
-				if want := d.truth(span); !slices.Equal(counted, want) {
+				counted = slices.DeleteFunc(counted, func(ns int64) bool { return !relevant.Contains(ns) })
+				if want := d.truth(relevant); !slices.Equal(counted, want) {
 					t.Fatalf("%d points are counted, there are %d", len(counted), len(want))
 				}
 				if n := l.State().Ranges; n > 200 {
@@ -330,7 +330,7 @@ func TestCache_random_clock(t *testing.T) {
 				d := newDatabase(seed)
 				d.fill(90, 400)
 				l := &loader{database: d, Cache: New([]time.Duration{24 * time.Hour, 5 * time.Minute}[seed%2], noMaxRows, noIDs), late: true}
-				span := func() Range {
+				relevant := func() Range {
 					if lookback == 0 {
 						return All
 					}
@@ -339,12 +339,12 @@ func TestCache_random_clock(t *testing.T) {
 				for range 300 {
 					jump := []int64{hour / 60, hour, 30 * hour, 3000 * hour}[d.rng.IntN(4)]
 					d.now += d.within(2*jump) - jump
-					counted, err := l.scrape(t, span())
+					counted, err := l.scrape(t, relevant())
 					if err != nil {
 						t.Fatal(err)
 					}
-					counted = slices.DeleteFunc(counted, func(ns int64) bool { return !span().Contains(ns) })
-					if want := d.truth(span()); !slices.Equal(counted, want) { // no point is written or deleted
+					counted = slices.DeleteFunc(counted, func(ns int64) bool { return !relevant().Contains(ns) })
+					if want := d.truth(relevant()); !slices.Equal(counted, want) { // no point is written or deleted
 						t.Fatalf("%d points are counted, there are %d", len(counted), len(want))
 					}
 				}
@@ -372,13 +372,13 @@ func TestCache_steady(t *testing.T) {
 				d.write(d.now - age*hour/60)
 			}
 			l := &loader{database: d, Cache: New(tt.lateness, noMaxRows, noIDs)}
-			span := All
+			relevant := All
 			maxQueries, maxRanges := 0, 0
 			for i := range 1500 {
 				if tt.lookback > 0 {
-					span = Range{d.now - tt.lookback, d.now + 1}
+					relevant = Range{d.now - tt.lookback, d.now + 1}
 				}
-				l.Plan(d.now, span)
+				l.Plan(d.now, relevant)
 				if needed := len(l.Needed()); i > 0 && needed > tt.needed {
 					t.Fatalf("scrape %d needs %d ranges", i, needed)
 				}
@@ -386,7 +386,7 @@ func TestCache_steady(t *testing.T) {
 				if i == 1 {
 					d.read = 0
 				}
-				if _, err := l.scrape(t, span); err != nil {
+				if _, err := l.scrape(t, relevant); err != nil {
 					t.Fatal(err)
 				}
 				if i > 0 {

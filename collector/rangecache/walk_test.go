@@ -9,21 +9,21 @@ import (
 
 func isRejected(err error) bool { return errors.Is(err, errRejected) }
 
-// TestWalk: newest first, each point once, at any limit and whatever is known.
+// TestWalk: newest first, each point once, at any limit and whatever is accepted.
 func TestWalk(t *testing.T) {
 	d := newDatabase(11)
 	d.fill(100, 500)
-	for name, known := range map[string][]Range{
+	for name, accepted := range map[string][]Range{
 		"nothing": nil,
 		"coarse":  {{All.From, d.now - 24*hour}, {d.now - 24*hour, All.To}},
 	} {
 		for _, files := range []int{0, 20, 2} {
-			for span, parts := range map[Range]int{All: 2, {d.now - 50*24*hour, d.now}: 2, {d.now - 24*hour, d.now}: 1, {d.now - 5, d.now - 4}: 1} {
-				t.Run(fmt.Sprint(name, files, span), func(t *testing.T) {
+			for relevant, parts := range map[Range]int{All: 2, {d.now - 50*24*hour, d.now}: 2, {d.now - 24*hour, d.now}: 1, {d.now - 5, d.now - 4}: 1} {
+				t.Run(fmt.Sprint(name, files, relevant), func(t *testing.T) {
 					d.files, d.queried = files, nil
 					var seen []int64
 					newest, visits := All.To, 0
-					err := Walk(d.now, span, known, isRejected, func(r Range) error {
+					err := Walk(d.now, relevant, accepted, isRejected, func(r Range) error {
 						found, err := d.query(r)
 						if err != nil {
 							return err
@@ -40,10 +40,10 @@ func TestWalk(t *testing.T) {
 						t.Fatal(err)
 					}
 					slices.Sort(seen)
-					if want := d.truth(span); !slices.Equal(seen, want) {
+					if want := d.truth(relevant); !slices.Equal(seen, want) {
 						t.Errorf("%d points are seen, there are %d", len(seen), len(want))
 					}
-					if known == nil {
+					if accepted == nil {
 						parts = 1
 					}
 					if files == 0 && visits != parts {

@@ -198,7 +198,7 @@ func TestRecords_hostileNames(t *testing.T) {
 			}
 		}
 	}
-	if requests, _ := front.Asked(); requests != 400*8 {
+	if requests, _ := front.Queries(); requests != 400*8 {
 		t.Errorf("%d statements for 400 lists, want 8 for each: two for each of four windows", requests)
 	}
 	_, all, _ := get(t, base+"/records?limit=10000")

@@ -122,7 +122,7 @@ func TestList_pages(t *testing.T) {
 			}
 		}
 		sameRecords(t, fmt.Sprint(tt), got, want)
-		requests, rejected := front.Asked()
+		requests, rejected := front.Queries()
 		t.Logf("%d files, limit %d: %d pages, %d requests, %d of them rejected", tt.files, tt.limit, n, requests, rejected)
 		if requests > n*tt.requests {
 			t.Errorf("%d files, limit %d: %d requests for %d pages, want at most %d for one", tt.files, tt.limit, requests, n, tt.requests)

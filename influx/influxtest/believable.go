@@ -12,13 +12,13 @@ const (
 	day             = 24 * time.Hour
 )
 
-// Believable is six weeks of dumps of 36 VMs on seven hosts and the last day of telemetry, up to now: some 4500 dumps and
-// 35,000 points of telemetry. Equal arguments give equal points. It has what real sites have: both writers of dumps and
-// all three collectors, VMs that have restarted (also within the day, some by a restart of their host), moved, got another
-// name, been replaced, shut off or removed, dumps of VMs that were shut off, one VM that is never dumped and one, legacy-erp,
-// whose newest dump is three days old while everybody else's is less than one; and as rare: dumps without vmid, without dom,
-// records that are no dumps, equal times. No point is so near to the edge of a 24-hour look-back that a metric changes within
-// the next hour by waiting alone, as long as the telemetry goes on.
+// Believable returns the dumps of 36 VMs on seven hosts in the six weeks up to now, and the telemetry of the last day: about
+// 4500 dumps and 35,000 points of telemetry. Equal arguments give equal points. It contains what real sites contain: both
+// writers of dumps and all three collectors; VMs that restarted (some within the last day, some because their host
+// restarted), migrated, were renamed, replaced, shut off or removed; dumps of VMs that were shut off; one VM that is never
+// dumped, and one, legacy-erp, whose newest dump is three days old, while those of the others are less than a day old. Rare
+// cases are dumps without vmid or without dom, records that are no dumps, and equal times. While the telemetry continues, no
+// metric changes within the next hour only because a point leaves a look-back of 24 hours.
 func Believable(seed uint64, now time.Time) *History {
 	ago := func(d time.Duration) time.Time { return now.Add(-d) }
 	w := NewWorld(WorldConfig{
@@ -50,7 +50,7 @@ func Believable(seed uint64, now time.Time) *History {
 		at(time.Duration(5+i/2)*day, i, w.remove)
 	}
 	at(27*time.Hour, 30, w.remove)
-	at(50*time.Hour, 28, w.stop) // on a host of the dump service, which goes on
+	at(50*time.Hour, 28, w.stop) // on a host with the dump service, which continues to dump it
 	at(10*day, 12, w.replace)
 	w.at(ago(9*time.Hour), func(at time.Time) { w.halt(w.hosts[2], at) })
 
@@ -62,24 +62,24 @@ func Believable(seed uint64, now time.Time) *History {
 	return w.history
 }
 
-// LiveTelemetry goes on with a believable history: it adds a sample of each running VM at now, and returns the points to be
-// written. It is empty for a history of other making.
+// LiveTelemetry continues a history of Believable: it adds the telemetry of each running VM at now, and returns the points to
+// write. It returns nil for any other history.
 func (h *History) LiveTelemetry(now time.Time) []Point {
 	if h.world == nil {
 		return nil
 	}
 	var points []Point
 	for _, host := range h.world.hosts {
-		more, sampled := h.world.sampleHost(host, now)
-		saw(sampled, now)
+		more, collected := h.world.collect(host, now)
+		markSeen(collected, now)
 		points = append(points, more...)
 	}
 	h.Add(points...)
 	return points
 }
 
-// LiveDump goes on with a believable history: it adds a dump of some running VM that is complete at now, and so has an
-// earlier time, and returns it to be written. It is empty for a history of other making.
+// LiveDump continues a history of Believable: it adds a dump of a running VM that is complete at now, and so has an earlier
+// time, and returns the point to write. It returns nil for any other history.
 func (h *History) LiveDump(now time.Time) []Point {
 	if h.world == nil {
 		return nil
@@ -99,8 +99,8 @@ func (h *History) LiveDump(now time.Time) []Point {
 	return []Point{p}
 }
 
-// LiveRestart goes on with a believable history: some running VM restarts at now. It returns the domain and the runtime
-// IDs before and after; nothing for a history of other making.
+// LiveRestart continues a history of Believable: a running VM restarts at now. It returns the domain and the runtime IDs
+// before and after the restart, and empty strings for any other history.
 func (h *History) LiveRestart(now time.Time) (domain, before, after string) {
 	if h.world == nil {
 		return "", "", ""
@@ -115,7 +115,7 @@ func (h *History) LiveRestart(now time.Time) (domain, before, after string) {
 	return v.name, before, v.running().VMID
 }
 
-// pick is some running VM of a kind; nil when there is none.
+// pick returns a random running VM with a property; nil if there is none.
 func (w *World) pick(is func(*VM) bool) *VM {
 	vms := slices.DeleteFunc(slices.Clone(w.vms), func(v *VM) bool { return v.running() == nil || !is(v) })
 	if len(vms) == 0 {

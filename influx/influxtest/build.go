@@ -16,24 +16,24 @@ import (
 )
 
 const (
-	lockPoll     = 200 * time.Millisecond
-	tellInterval = 10 * time.Second
+	lockPoll         = 200 * time.Millisecond
+	progressInterval = 10 * time.Second
 )
 
-// errCannotBuild marks an InfluxDB that this machine lacks the tools to build.
-var errCannotBuild = errors.New("cannot be built here")
+// errCannotBuild means that a tool for the build is missing.
+var errCannotBuild = errors.New("can't be built on this machine")
 
-// recipe is how an influxd is built from the module proxy alone.
+// recipe describes how to build an influxd from the Go module proxy.
 type recipe struct {
 	version string
 	program string // package of the program
-	module  string // folder below servers, whose go.mod has all versions; empty: program@version has them itself
+	module  string // folder below servers whose go.mod selects the versions; empty to use those of program@version
 	tags    string
-	takes   string // on two cores, with a cold module cache
+	takes   string // duration of the build on two cores with a cold module cache
 }
 
-// The first is what tests and the demo use. 1.13 and 2.x need the flux library, which is written in Rust. Each has a
-// module of its own, because one module for both would select the newer flux and influxql for both.
+// recipes are the versions that can be built. Tests and the demo use the first one. 1.13 and 2.x need the flux library,
+// which is written in Rust. Each has its own module, because one module would select the newer flux and influxql for both.
 var recipes = []recipe{
 	{version: "1.7.11", program: "github.com/influxdata/influxdb/cmd/influxd", takes: "about a minute"},
 	{version: "1.13.2", program: "github.com/influxdata/influxdb/cmd/influxd", module: "influxdb1", takes: "about ten minutes"},
@@ -41,11 +41,10 @@ var recipes = []recipe{
 		tags: "sqlite_foreign_keys,sqlite_json", takes: "about ten minutes"},
 }
 
-// Default returns the InfluxDB of tests and of the demo, 1.7.11. The first call on a machine builds it with the go command,
-// which takes about a minute and, with a cold module cache, the module proxy; later calls find it in the user's cache
-// directory. Several processes may call it at once: one builds, the others wait. What it does goes to progress, a line
-// at a time, and nothing when there is nothing to build. The error carries the end of the go command's output, or is
-// the context's.
+// Default returns InfluxDB 1.7.11, which tests and the demo use. The first call on a machine builds it with the go command.
+// That takes about a minute and, with a cold module cache, needs the module proxy. Later calls find it in the user's cache
+// directory. Several processes may call Default at once: one builds, the others wait. Default writes lines to progress only
+// if there is something to build. The error contains the end of the output of the go command, or is that of the context.
 func Default(ctx context.Context, progress io.Writer) (ServerSpec, error) {
 	return recipes[0].spec(ctx, progress)
 }
@@ -55,7 +54,7 @@ func (r recipe) spec(ctx context.Context, progress io.Writer) (ServerSpec, error
 	return ServerSpec{Name: r.version, Version: r.version, Major: majorOf(r.version), Path: path}, err
 }
 
-// install returns the path of the program, and builds it first where the cache does not hold it.
+// install returns the path of the program, and builds it first if the cache does not contain it.
 func (r recipe) install(ctx context.Context, progress io.Writer) (string, error) {
 	path, err := r.path()
 	if err != nil || isExecutable(path) {
@@ -78,7 +77,7 @@ func (r recipe) install(ctx context.Context, progress io.Writer) (string, error)
 	return path, nil
 }
 
-// path is where the program is, or will be, in the cache directory. Its folder exists.
+// path returns the path of the program in the cache directory, and creates the folder. The program may not exist yet.
 func (r recipe) path() (string, error) {
 	name := "influxd"
 	if runtime.GOOS == "windows" {
@@ -95,13 +94,13 @@ func (r recipe) path() (string, error) {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return "", fmt.Errorf("directory for influxd: %w", err)
 	}
-	// Anyone may make this name in a shared directory, and we are going to run what lies in it.
+	// Anyone may create this folder in a shared directory, and the program in it will be executed.
 	fi, err := os.Lstat(dir)
 	if err != nil {
 		return "", fmt.Errorf("directory for influxd: %w", err)
 	}
 	if !fi.IsDir() || !ownedByUs(fi) || fi.Mode().Perm()&0o022 != 0 {
-		return "", fmt.Errorf("directory for influxd: %s is not ours alone", dir)
+		return "", fmt.Errorf("directory for influxd: other users may write to %s", dir)
 	}
 	dir = filepath.Join(dir, folder)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -116,16 +115,16 @@ func isExecutable(path string) bool {
 }
 
 func (r recipe) waitLock(ctx context.Context, f *os.File, progress io.Writer) error {
-	// Polled, because no context can end a flock that waits.
+	// A context can't interrupt a flock that waits.
 	ticker := time.NewTicker(lockPoll)
 	defer ticker.Stop()
-	for told := false; ; told = true {
+	for reported := false; ; reported = true {
 		ok, err := tryLock(f)
 		if ok || err != nil {
 			return err
 		}
-		if !told {
-			fmt.Fprintf(progress, "waiting for another process that builds InfluxDB %s…\n", r.version)
+		if !reported {
+			fmt.Fprintf(progress, "waiting for another process that is building InfluxDB %s…\n", r.version)
 		}
 		select {
 		case <-ctx.Done():
@@ -141,7 +140,7 @@ func (r recipe) build(ctx context.Context, path string, progress io.Writer) erro
 	}
 	dir := filepath.Dir(path)
 	if exclusive {
-		// Left by a build that was killed, some gigabytes.
+		// A build that was killed leaves gigabytes.
 		stale, _ := filepath.Glob(filepath.Join(dir, "build-*"))
 		for _, left := range stale {
 			if err := os.RemoveAll(left); err != nil {
@@ -162,36 +161,36 @@ func (r recipe) build(ctx context.Context, path string, progress io.Writer) erro
 	fmt.Fprintf(progress, "building InfluxDB %s (%s, once)…\n", r.version, r.takes)
 	start := time.Now()
 	for _, cmd := range cmds {
-		if err := runTold(ctx, cmd, start, progress); err != nil {
+		if err := runWithProgress(ctx, cmd, start, progress); err != nil {
 			return err
 		}
 	}
 	fmt.Fprintf(progress, "built in %.0f s: %s\n", time.Since(start).Seconds(), path)
-	// Only a whole binary ever has the name that others look for.
+	// Renamed when complete: others look for this name.
 	return os.Rename(filepath.Join(tmp, filepath.Base(path)), path)
 }
 
-// commands are what makes tmp/influxd, in their order.
+// commands returns the commands that build tmp/influxd, in order.
 func (r recipe) commands(ctx context.Context, tmp string) ([]*exec.Cmd, error) {
-	// GOFLAGS gets a harmless value, because an empty one falls back to what `go env -w` has stored. Empty GOOS and
-	// GOARCH are this machine's; a GOBIN refuses any other.
+	// GOFLAGS has a harmless value, because an empty one falls back to that of `go env -w`. Empty GOOS and GOARCH mean those
+	// of this machine; with GOBIN, go install accepts no others.
 	env := append(os.Environ(), "GOBIN="+tmp, "GOFLAGS=-buildvcs=false", "GOWORK=off", "GOOS=", "GOARCH=")
 	install := []string{"install", "-tags=" + r.tags, "-ldflags=-s -w -X main.version=" + r.version}
 	if r.module == "" {
 		cmd := exec.Command("go", append(install, r.program+"@v"+r.version)...)
-		cmd.Dir = tmp // not in our module
+		cmd.Dir = tmp // outside this module
 		cmd.Env = append(env, "CGO_ENABLED=0")
 		return []*exec.Cmd{cmd}, nil
 	}
 
-	if err := r.lacks(ctx); err != nil {
+	if err := r.checkTools(ctx); err != nil {
 		return nil, err
 	}
 	module, err := moduleFolder(r.module)
 	if err != nil {
 		return nil, err
 	}
-	// The flux library denies warnings, and newer compilers have more of them.
+	// The flux library turns warnings into errors, and newer compilers have more warnings.
 	wrapper := filepath.Join(tmp, "rustc")
 	if err := os.WriteFile(wrapper, []byte("#!/bin/sh\nexec \"$@\" --cap-lints=allow\n"), 0o700); err != nil {
 		return nil, err
@@ -199,12 +198,12 @@ func (r recipe) commands(ctx context.Context, tmp string) ([]*exec.Cmd, error) {
 	// pkg-config looks for the library where cargo puts it by default.
 	env = slices.DeleteFunc(env, func(s string) bool { return strings.HasPrefix(s, "CARGO_TARGET_DIR=") })
 	env = append(env, "CGO_ENABLED=1",
-		// A cache of its own: a build that is cut short leaves half a copy of the flux library in it, which every later
-		// build would take for whole.
+		// Not the user's cache: an interrupted build leaves an incomplete copy of the flux library, which every later build
+		// would use.
 		"GOCACHE="+filepath.Join(tmp, "cache"),
 		"PKG_CONFIG="+filepath.Join(tmp, "pkg-config"),
 		"RUSTC_WRAPPER="+wrapper,
-		"RUSTUP_TOOLCHAIN=stable", // the library names an older one, which would have to be fetched
+		"RUSTUP_TOOLCHAIN=stable", // the library selects an older one, which would have to be downloaded
 	)
 	var cmds []*exec.Cmd
 	for _, args := range [][]string{{"install", "github.com/influxdata/pkg-config"}, append(install, r.program)} {
@@ -215,26 +214,26 @@ func (r recipe) commands(ctx context.Context, tmp string) ([]*exec.Cmd, error) {
 	return cmds, nil
 }
 
-// lacks is an errCannotBuild that names the tools for the flux library that are not there.
-func (r recipe) lacks(ctx context.Context) error {
+// checkTools returns an errCannotBuild with the missing tools for the flux library.
+func (r recipe) checkTools(ctx context.Context) error {
 	cc, err := exec.CommandContext(ctx, "go", "env", "CC").Output()
 	if err != nil {
 		return fmt.Errorf("find the C compiler: %w", err)
 	}
 	compiler, _, _ := strings.Cut(strings.TrimSpace(string(cc)), " ")
-	var lacking []string
+	var missing []string
 	for _, tool := range []string{"cargo", compiler, "pkg-config", "sh"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			lacking = append(lacking, tool)
+			missing = append(missing, tool)
 		}
 	}
-	if len(lacking) > 0 {
-		return fmt.Errorf("%w: no %s", errCannotBuild, strings.Join(lacking, ", no "))
+	if len(missing) > 0 {
+		return fmt.Errorf("%w: no %s", errCannotBuild, strings.Join(missing, ", no "))
 	}
 	return nil
 }
 
-// moduleFolder finds a folder below servers from anywhere in the source tree, where tests run.
+// moduleFolder returns the path of a folder below servers. The working directory may be any folder of the source tree.
 func moduleFolder(name string) (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
@@ -253,16 +252,16 @@ func moduleFolder(name string) (string, error) {
 	}
 }
 
-// runTold runs the command and reports from time to time how long ago start was. The error carries the end of the
-// command's output.
-func runTold(ctx context.Context, cmd *exec.Cmd, start time.Time, progress io.Writer) error {
+// runWithProgress executes a command, and writes the time since start to progress from time to time. The error contains the
+// end of the output of the command.
+func runWithProgress(ctx context.Context, cmd *exec.Cmd, start time.Time, progress io.Writer) error {
 	var output tail
 	cmd.Stdout, cmd.Stderr = &output, &output
 	p, err := StartProcess(cmd)
 	if err != nil {
 		return err
 	}
-	ticker := time.NewTicker(tellInterval)
+	ticker := time.NewTicker(progressInterval)
 	defer ticker.Stop()
 	for {
 		select {

@@ -15,7 +15,7 @@ import (
 	"testing"
 )
 
-// fakeGo puts a go command into the way that leaves a mark and then does what the script says.
+// fakeGo puts a go command first in PATH that leaves a mark and then executes the script.
 func fakeGo(t *testing.T, script string) (mark string) {
 	t.Helper()
 	if runtime.GOOS != "linux" {
@@ -58,7 +58,7 @@ func TestDefault_tells_why_not(t *testing.T) {
 }
 
 func TestDefault_gives_up(t *testing.T) {
-	// The fifo tells when the build runs; the build itself waits for ever.
+	// The fifo signals that the build has started; the build itself never ends.
 	mark := fakeGo(t, `echo running >"$XDG_CACHE_HOME/fifo"; exec tail -f /dev/null`)
 	fifo := filepath.Join(os.Getenv("XDG_CACHE_HOME"), "fifo")
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
@@ -76,13 +76,13 @@ func TestDefault_gives_up(t *testing.T) {
 	if _, err := os.ReadFile(fifo); err != nil {
 		t.Fatal(err)
 	}
-	told, tell := io.Pipe()
+	lines, progress := io.Pipe()
 	go func() {
-		_, err := Default(waiter, tell)
+		_, err := Default(waiter, progress)
 		ended <- err
 	}()
 	line := make([]byte, 200)
-	if n, err := told.Read(line); err != nil || !strings.HasPrefix(string(line[:n]), "waiting") {
+	if n, err := lines.Read(line); err != nil || !strings.HasPrefix(string(line[:n]), "waiting") {
 		t.Errorf("got %q, %v", line[:n], err)
 	}
 	for _, cancel := range []func(){cancelWaiter, cancelBuilder} {
@@ -164,15 +164,15 @@ printf '#!/bin/sh\n' >"$GOBIN/influxd"; /bin/chmod 700 "$GOBIN/influxd"`)
 		t.Setenv(variable, "")
 	}
 	for servers, why := range map[string]string{
-		"":       "cannot be built here: no cargo, no no-such-cc, no pkg-config, no sh",
-		"cached": "not in the cache; make servers builds it",
+		"":       "can't be built on this machine: no cargo, no no-such-cc, no pkg-config, no sh",
+		"cached": "not in the cache: make servers builds it",
 	} {
 		t.Setenv("SERVERS", servers)
 		specs, missing, err := Available(t.Context(), io.Discard)
 		if err != nil || len(specs) != 1 || specs[0].Name != "1.7.11" {
 			t.Errorf("SERVERS=%s: want 1.7.11 alone, got %+v, %v", servers, specs, err)
 		}
-		want := []string{"InfluxDB 1.13.2: ", "InfluxDB 2.7.12: ", "InfluxDB 3: INFLUXDB3 names no program"}
+		want := []string{"InfluxDB 1.13.2: ", "InfluxDB 2.7.12: ", "InfluxDB 3: the variable INFLUXDB3 is empty"}
 		if len(missing) != len(want) {
 			t.Fatalf("SERVERS=%s: want %d lines, got %q", servers, len(want), missing)
 		}

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// CreateDatabase makes an empty database: on 2.x a bucket, which /query finds by its name as the database.
+// CreateDatabase creates an empty database. On 2.x it is a bucket, whose name is the database of /query.
 func (w *Writer) CreateDatabase(ctx context.Context, name string) error {
 	var err error
 	switch w.Major {
@@ -57,8 +57,8 @@ func (w *Writer) DropDatabase(ctx context.Context, name string) error {
 	return nil
 }
 
-// Delete removes the points of a measurement with fromNs <= time < toNs. InfluxDB 3 Core has no such thing: the error is
-// errors.ErrUnsupported.
+// Delete removes the points of a measurement with fromNs <= time < toNs. On InfluxDB 3 Core, which can't delete points, the
+// error is errors.ErrUnsupported.
 func (w *Writer) Delete(ctx context.Context, database, measurement string, fromNs, toNs int64) error {
 	var err error
 	switch w.Major {
@@ -69,7 +69,7 @@ func (w *Writer) Delete(ctx context.Context, database, measurement string, fromN
 		if b, err = w.bucket(ctx, database); err != nil {
 			break
 		}
-		// Its stop is included.
+		// stop is inclusive.
 		path := "/api/v2/delete?" + url.Values{"orgID": {b.OrgID}, "bucketID": {b.ID}}.Encode()
 		err = w.doJSON(ctx, http.MethodPost, path, map[string]any{
 			"start":     time.Unix(0, fromNs).UTC().Format(time.RFC3339Nano),
@@ -85,8 +85,8 @@ func (w *Writer) Delete(ctx context.Context, database, measurement string, fromN
 	return nil
 }
 
-// ReadToken makes credentials that may read one database and nothing else. On InfluxDB 3 Core each token may do
-// everything: the error is errors.ErrUnsupported.
+// ReadToken creates credentials that may read one database and nothing else. On InfluxDB 3 Core, where each token has all
+// permissions, the error is errors.ErrUnsupported.
 func (w *Writer) ReadToken(ctx context.Context, database string) (token string, err error) {
 	switch w.Major {
 	case 1:
@@ -100,84 +100,84 @@ func (w *Writer) ReadToken(ctx context.Context, database string) (token string, 
 		if b, err = w.bucket(ctx, database); err != nil {
 			break
 		}
-		var made struct {
+		var created struct {
 			Token string `json:"token"`
 		}
 		err = w.doJSON(ctx, http.MethodPost, "/api/v2/authorizations", map[string]any{
 			"orgID": b.OrgID, "description": "influxtest",
 			"permissions": []any{map[string]any{"action": "read", "resource": map[string]any{"type": "buckets", "id": b.ID, "orgID": b.OrgID}}},
-		}, &made)
-		token = made.Token
+		}, &created)
+		token = created.Token
 	default:
 		err = errors.ErrUnsupported
 	}
 	if err != nil {
-		return "", fmt.Errorf("make credentials that may read %s: %w", database, err)
+		return "", fmt.Errorf("create credentials that may read %s: %w", database, err)
 	}
 	return token, nil
 }
 
-// Query returns the rows of an InfluxQL statement that only reads, in a database or, when that is empty, in none; times
-// in nanoseconds since 1970.
-func (w *Writer) Query(ctx context.Context, database, statement string) ([]AnswerRow, error) {
+// Query returns the rows of an InfluxQL statement that reads only, with times in nanoseconds since 1970. database may be
+// empty.
+func (w *Writer) Query(ctx context.Context, database, statement string) ([]ResponseRow, error) {
 	form := url.Values{"q": {statement}, "epoch": {"ns"}}
 	if database != "" {
 		form.Set("db", database)
 	}
-	var answer json.RawMessage
-	if err := w.do(ctx, http.MethodGet, "/query?"+form.Encode(), "", nil, &answer); err != nil {
+	var body json.RawMessage
+	if err := w.do(ctx, http.MethodGet, "/query?"+form.Encode(), "", nil, &body); err != nil {
 		return nil, fmt.Errorf("query: %w", err)
 	}
-	rows, err := ReadAnswer(answer)
+	rows, err := ReadResponse(body)
 	if err != nil {
-		return nil, fmt.Errorf("query: %w: %s", err, w.clean(string(answer)))
+		return nil, fmt.Errorf("query: %w: %s", err, w.clean(string(body)))
 	}
 	return rows, nil
 }
 
-// bucket is one of InfluxDB 2.x.
+// bucket is a bucket of InfluxDB 2.x.
 type bucket struct {
 	ID    string `json:"id"`
 	OrgID string `json:"orgID"`
 }
 
-// bucket finds a bucket by its name. A token that may not read it does not see it.
+// bucket returns the bucket with a name, which the token must be allowed to read.
 func (w *Writer) bucket(ctx context.Context, name string) (bucket, error) {
-	var answer struct {
+	var found struct {
 		Buckets []bucket `json:"buckets"`
 	}
-	if err := w.doJSON(ctx, http.MethodGet, "/api/v2/buckets?"+url.Values{"name": {name}}.Encode(), nil, &answer); err != nil {
+	if err := w.doJSON(ctx, http.MethodGet, "/api/v2/buckets?"+url.Values{"name": {name}}.Encode(), nil, &found); err != nil {
 		return bucket{}, fmt.Errorf("find the bucket: %w", err)
 	}
-	if len(answer.Buckets) != 1 {
-		return bucket{}, fmt.Errorf("find the bucket: there are %d of this name", len(answer.Buckets))
+	if len(found.Buckets) != 1 {
+		return bucket{}, fmt.Errorf("find the bucket: there are %d of this name", len(found.Buckets))
 	}
-	return answer.Buckets[0], nil
+	return found.Buckets[0], nil
 }
 
-// createBucket makes a bucket that keeps its points for ever, in the organization whose buckets the token may read.
+// createBucket creates a bucket without an end of retention, in the organization whose buckets the token may read.
 func (w *Writer) createBucket(ctx context.Context, name string) error {
-	var answer struct {
+	var found struct {
 		Buckets []bucket `json:"buckets"`
 	}
-	if err := w.doJSON(ctx, http.MethodGet, "/api/v2/buckets?limit=100", nil, &answer); err != nil {
+	if err := w.doJSON(ctx, http.MethodGet, "/api/v2/buckets?limit=100", nil, &found); err != nil {
 		return fmt.Errorf("find the organization: %w", err)
 	}
 	organizations := map[string]bool{}
-	for _, b := range answer.Buckets {
+	for _, b := range found.Buckets {
 		organizations[b.OrgID] = true
 	}
 	if len(organizations) != 1 {
 		return fmt.Errorf("find the organization: the token may read the buckets of %d", len(organizations))
 	}
 	err := w.doJSON(ctx, http.MethodPost, "/api/v2/buckets", map[string]any{
-		"orgID": answer.Buckets[0].OrgID, "name": name, "retentionRules": []any{},
+		"orgID": found.Buckets[0].OrgID, "name": name, "retentionRules": []any{},
 	}, nil)
 	if err != nil {
-		return fmt.Errorf("make the bucket: %w", err)
+		return fmt.Errorf("create the bucket: %w", err)
 	}
 	return nil
 }
 
-// identifier is a name as InfluxQL and the predicates of /api/v2/delete quote it.
+// identifier quotes a name for InfluxQL and for the predicates of /api/v2/delete.
 func identifier(name string) string { return `"` + stringEscaper.Replace(name) + `"` }

@@ -17,14 +17,14 @@ import (
 	"time"
 )
 
-// Fake is an InfluxDB 1.7.11 in memory: an http.RoundTripper that responds to the statements of the exporter as the real one
-// does, up to the order of series, and with 599 to others. It waits only where it is told to, so that time can be virtual.
-// The zero value has no points. It is safe for concurrent use.
+// Fake is an InfluxDB 1.7.11 in memory: an http.RoundTripper that responds to the statements of the exporter like the real
+// one, up to the order of series, and with status 599 to others. It never waits unless SetCost or Intercept makes it wait, so
+// that time can be virtual. The zero value has no points. It is safe for concurrent use.
 type Fake struct {
 	mu         sync.Mutex
 	history    History
 	tables     map[string]*table
-	files      int // that a query may read; 0 for any number
+	files      int // number of files that a query may read; 0 for any
 	rejection  Exchange
 	perPoint   time.Duration
 	intercept  func(*http.Request) (*http.Response, error)
@@ -35,12 +35,12 @@ type Fake struct {
 
 // table is a measurement.
 type table struct {
-	fields map[string]string // types by name, of deleted points, too
+	fields map[string]string // types by name; includes those of deleted points
 	tags   map[string]bool
-	points []stored // by time; nil after a change
+	points []stored // in the order of time; nil after a change
 }
 
-// Add stores points. It panics where a field gets a second type, which the real server rejects within a shard.
+// Add stores points. It panics if a field gets a second type, which the real server rejects within a shard.
 func (f *Fake) Add(points ...Point) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -80,14 +80,14 @@ func (f *Fake) Delete(measurement string, fromNs, toNs int64) {
 	}
 }
 
-// Read calls do with the points, which it must not change.
+// Read calls do with the points. do must not change them.
 func (f *Fake) Read(do func(*History)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	do(&f.history)
 }
 
-// LimitFiles makes the Fake reject a query that reads more blocks of ten minutes, as FileLimit does.
+// LimitFiles makes the Fake reject each query that reads more than limit blocks of ten minutes, like FileLimit.
 func (f *Fake) LimitFiles(limit int) {
 	recording, err := Load("influxdb-3.6.0", "file-limit")
 	if err != nil {
@@ -99,15 +99,15 @@ func (f *Fake) LimitFiles(limit int) {
 	f.files, f.rejection = limit, recording.Exchanges[at]
 }
 
-// SetCost makes a query take a time for each point in its time range.
+// SetCost sets the time that a query takes for each point in its time range.
 func (f *Fake) SetCost(perPoint time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.perPoint = perPoint
 }
 
-// Intercept sets what each request of a statement passes first. It may wait, and may respond itself; without a response
-// and an error, the Fake responds.
+// Intercept sets a function that is called with each request before the Fake responds. It may wait. The Fake responds only if
+// the function returns neither a response nor an error.
 func (f *Fake) Intercept(intercept func(*http.Request) (*http.Response, error)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -123,7 +123,7 @@ func (f *Fake) Statements() []string {
 	return all
 }
 
-// Rejected returns how many queries it has rejected for the files that they read.
+// Rejected returns the number of queries that exceeded the limit of LimitFiles.
 func (f *Fake) Rejected() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -175,7 +175,7 @@ func FakeResponse(r *http.Request, status int, body string) *http.Response {
 	return &http.Response{StatusCode: status, Header: header, Body: io.NopCloser(strings.NewReader(body)), Request: r}
 }
 
-// execute responds to a statement, and returns how long that takes.
+// execute returns the response to a statement, and the time that it takes.
 func (f *Fake) execute(path, text string) (status int, body string, cost time.Duration) {
 	if s, ok := parseShow(text); ok && path == "/query" {
 		return http.StatusOK, result(f.show(s)), 0
@@ -199,7 +199,7 @@ func (f *Fake) execute(path, text string) (status int, body string, cost time.Du
 	return http.StatusOK, result(f.selectSeries(s)), time.Duration(read) * f.perPoint
 }
 
-// points returns those of a measurement with from <= time < to, by time.
+// points returns the points of a measurement with from <= time < to, in the order of time.
 func (f *Fake) points(measurement string, from, to int64) []stored {
 	t := f.tables[measurement]
 	if t == nil {
@@ -261,7 +261,7 @@ var (
 
 var unescaper = strings.NewReplacer(`\\`, `\`, `\"`, `"`, `\n`, "\n")
 
-// idents returns the names in a list such as "a","b" or "policy"."a". It has no retention policies, and drops them.
+// idents returns the names in a list such as "a","b" or "policy"."a", without retention policies, which the Fake ignores.
 func idents(text string) (names []string) {
 	for _, at := range identRegexp.FindAllStringSubmatchIndex(text, -1) {
 		if !strings.HasPrefix(text[at[1]:], ".") {
@@ -436,7 +436,7 @@ func (f *Fake) selectSeries(s selectStatement) (all []fakeSeries) {
 	return all
 }
 
-// rows returns the rows that the points of one group, by time, make.
+// rows returns the rows for the points of one group, which are in the order of time.
 func (s selectStatement) rows(points []stored) (rows [][]any) {
 	switch {
 	case len(s.columns) > 0 && s.columns[0].function == "":
@@ -475,7 +475,7 @@ func (s selectStatement) rawRows(points []stored) (rows [][]any) {
 		if len(rows)-s.offset == s.limit {
 			break
 		}
-		row, some := []any{p.ns}, false
+		row, hasField := []any{p.ns}, false
 		for _, c := range s.columns {
 			var value any
 			if c.tag {
@@ -483,18 +483,18 @@ func (s selectStatement) rawRows(points []stored) (rows [][]any) {
 					value = text
 				}
 			} else if value = p.value(c); value != nil {
-				some = true
+				hasField = true
 			}
 			row = append(row, value)
 		}
-		if some {
+		if hasField {
 			rows = append(rows, row)
 		}
 	}
 	return rows
 }
 
-// value returns the value of a field, or nil where it has none, or one of another type than the column.
+// value returns the value of a field; nil if the point has none, or one of another type than the column.
 func (p stored) value(c fakeColumn) any {
 	i, found := slices.BinarySearchFunc(p.fields, c.name, func(f field, name string) int { return cmp.Compare(f.key, name) })
 	if !found {
@@ -510,7 +510,8 @@ func (p stored) value(c fakeColumn) any {
 	return value
 }
 
-// fakeKinds are the types of fields: a column has the last one of those that a field has in several measurements.
+// fakeKinds are the types of fields, in ascending precedence: that of a column whose field has several types in several
+// measurements is the last one.
 var fakeKinds = []string{"", "boolean", "string", "integer", "float"}
 
 func kindOf(value any) string {
@@ -525,10 +526,10 @@ func kindOf(value any) string {
 	return "boolean"
 }
 
-// aggregated returns one row of functions, or none where no point has one of the fields. Its time is that of the point
-// where LAST stands alone.
+// aggregated returns one row with the values of the functions, or none if no point has one of the fields. Its time is start,
+// or that of the point if LAST is the only function.
 func (s selectStatement) aggregated(points []stored, start int64) [][]any {
-	row, some := []any{start}, false
+	row, hasField := []any{start}, false
 	for _, c := range s.columns {
 		values, integers, count, sum := []any{}, int64(0), int64(0), 0.0
 		for _, p := range points {
@@ -552,7 +553,7 @@ func (s selectStatement) aggregated(points []stored, start int64) [][]any {
 			row = append(row, nil)
 			continue
 		}
-		some = true
+		hasField = true
 		switch _, whole := values[0].(int64); {
 		case c.function == "COUNT":
 			row = append(row, count)
@@ -566,7 +567,7 @@ func (s selectStatement) aggregated(points []stored, start int64) [][]any {
 			row = append(row, sum)
 		}
 	}
-	if !some {
+	if !hasField {
 		return nil
 	}
 	return [][]any{row}

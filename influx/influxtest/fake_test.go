@@ -96,18 +96,18 @@ func TestFake(t *testing.T) {
 }
 
 // bySeries sorts rows as the series may come in any order.
-func bySeries(rows []AnswerRow) {
-	key := func(r AnswerRow) string {
+func bySeries(rows []ResponseRow) {
+	key := func(r ResponseRow) string {
 		text := r.Name
 		for _, tag := range slices.Sorted(maps.Keys(r.Tags)) {
 			text += "\x00" + tag + "\x00" + r.Tags[tag]
 		}
 		return text
 	}
-	slices.SortStableFunc(rows, func(a, b AnswerRow) int { return cmp.Compare(key(a), key(b)) })
+	slices.SortStableFunc(rows, func(a, b ResponseRow) int { return cmp.Compare(key(a), key(b)) })
 }
 
-func fakeRows(t *testing.T, fake *Fake, statement string) []AnswerRow {
+func fakeRows(t *testing.T, fake *Fake, statement string) []ResponseRow {
 	t.Helper()
 	response, err := fake.RoundTrip(fakeRequest(t.Context(), statement))
 	if err != nil {
@@ -117,7 +117,7 @@ func fakeRows(t *testing.T, fake *Fake, statement string) []AnswerRow {
 	if response.StatusCode != http.StatusOK {
 		t.Fatalf("HTTP status %d: %s", response.StatusCode, body)
 	}
-	rows, err := ReadAnswer(body)
+	rows, err := ReadResponse(body)
 	if err != nil {
 		t.Fatal(err)
 	}

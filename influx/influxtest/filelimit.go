@@ -18,33 +18,33 @@ import (
 	"time"
 )
 
-// fileBlock is what InfluxDB 3 Core keeps in one Parquet file at best: ten minutes.
+// fileBlock is the longest time range of one Parquet file of InfluxDB 3 Core.
 const fileBlock = int64(10 * time.Minute)
 
-// FileLimit stands in front of a real InfluxDB 1.x and refuses, in the recorded words
-// of a 3.x, every question about more blocks of ten minutes than its limit. It counts
-// as InfluxDB 3 does: what the range of time touches, before any LIMIT.
+// FileLimit is a proxy of a real InfluxDB 1.x that rejects every query that reads more blocks of
+// ten minutes than its limit, with the recorded response of a 3.x. It counts as InfluxDB 3 does:
+// all blocks of the time range, whatever the LIMIT of the query.
 type FileLimit struct {
 	URL string
 
-	mu                 sync.Mutex
-	limit              int
-	refusal            Exchange
-	blocks             map[string][]int64 // of each measurement, ascending
-	questions, refused int
-	perFile            time.Duration
-	cores              chan struct{} // one request at a time on each
-	spent              time.Duration
+	mu                sync.Mutex
+	limit             int
+	rejection         Exchange
+	blocks            map[string][]int64 // of each measurement, ascending
+	queries, rejected int
+	perFile           time.Duration
+	cores             chan struct{} // holds an element for each core that is in use
+	spent             time.Duration
 }
 
-// LimitFiles starts one until the test ends; its refusals are those of the recording
-// file-limit of a server such as "influxdb-3.6.0".
+// LimitFiles starts a FileLimit until the test ends. It rejects queries as in the recording
+// file-limit of a server, such as "influxdb-3.6.0".
 func LimitFiles(tb testing.TB, influxdb, server string, limit int) *FileLimit {
 	tb.Helper()
 	l := &FileLimit{limit: limit, blocks: map[string][]int64{}, cores: make(chan struct{}, runtime.NumCPU())}
 	for _, e := range MustLoad(tb, server, "file-limit").Exchanges {
 		if e.Label == "dumps" {
-			l.refusal = e
+			l.rejection = e
 			break
 		}
 	}
@@ -52,8 +52,8 @@ func LimitFiles(tb testing.TB, influxdb, server string, limit int) *FileLimit {
 	l.URL = Handle(tb, func(w http.ResponseWriter, r *http.Request) {
 		files, allowed := l.allows(r.URL.Query().Get("q"))
 		if !allowed {
-			w.WriteHeader(l.refusal.Response.Status)
-			_, _ = io.WriteString(w, l.refusal.Response.Body)
+			w.WriteHeader(l.rejection.Response.Status)
+			_, _ = io.WriteString(w, l.rejection.Response.Body)
 			return
 		}
 		l.spend(r.Context(), files)
@@ -62,7 +62,7 @@ func LimitFiles(tb testing.TB, influxdb, server string, limit int) *FileLimit {
 	return l
 }
 
-// Forward is a handler that hands on to a server, for a front to do so when it will.
+// Forward returns a handler that forwards requests to a server.
 func Forward(tb testing.TB, server string) http.Handler {
 	tb.Helper()
 	target, err := url.Parse(server)
@@ -73,10 +73,10 @@ func Forward(tb testing.TB, server string) http.Handler {
 	tb.Cleanup(transport.CloseIdleConnections)
 	proxy := httputil.NewSingleHostReverseProxy(target)
 	proxy.Transport = transport
-	proxy.ErrorLog = log.New(io.Discard, "", 0) // that a client leaves, or the server is away, is for the test to see
+	proxy.ErrorLog = log.New(io.Discard, "", 0) // the test sees it if a client leaves or the server is down
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// Read before it is sent on: once a response begins, net/http closes the body that came in, and where that
-		// meets the end of its sending on, the connection to the server is closed in the middle of the response.
+		// The body is read before it is forwarded. Otherwise net/http closes it when the response begins, which may close the
+		// connection to the server in the middle of the response.
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
 			panic(http.ErrAbortHandler)
@@ -86,7 +86,7 @@ func Forward(tb testing.TB, server string) http.Handler {
 	})
 }
 
-// Holds tells which points there are.
+// Holds sets the points of the database to those of a history.
 func (l *FileLimit) Holds(h *History) {
 	times := map[string][]int64{}
 	for _, p := range h.points {
@@ -100,7 +100,7 @@ func (l *FileLimit) Holds(h *History) {
 	}
 }
 
-// HoldsAt tells the times of a measurement's points, in nanoseconds since 1970.
+// HoldsAt sets the times of the points of a measurement, in nanoseconds since 1970.
 func (l *FileLimit) HoldsAt(measurement string, ns []int64) {
 	blocks := make([]int64, 0, len(ns))
 	for _, n := range ns {
@@ -119,22 +119,22 @@ func (l *FileLimit) SetLimit(limit int) {
 	l.limit = limit
 }
 
-// SetCost makes each request take a time for each file that it touches, on one core: 0.75 ms is
-// what InfluxDB 3 Core 3.6.0 takes.
+// SetCost sets the time that a request takes for each file that it reads, on one core. InfluxDB 3
+// Core 3.6.0 takes 0.75 ms.
 func (l *FileLimit) SetCost(perFile time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.perFile = perFile
 }
 
-// Spent returns the time that the files of all requests have taken so far.
+// Spent returns the time that all requests have taken for their files.
 func (l *FileLimit) Spent() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.spent
 }
 
-// spend takes the time that the files of a request take, or less where the client has left.
+// spend waits for the time that a request takes for its files, or until the client has left.
 func (l *FileLimit) spend(ctx context.Context, files int) {
 	l.mu.Lock()
 	cost := time.Duration(files) * l.perFile
@@ -160,11 +160,11 @@ func (l *FileLimit) spend(ctx context.Context, files int) {
 	l.spent += time.Since(begin)
 }
 
-// Asked returns how many questions came so far, and how many of them were refused.
-func (l *FileLimit) Asked() (questions, refused int) {
+// Queries returns the numbers of queries and of rejected queries.
+func (l *FileLimit) Queries() (queries, rejected int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.questions, l.refused
+	return l.queries, l.rejected
 }
 
 func blockOf(ns int64) int64 {
@@ -178,11 +178,11 @@ func blockOf(ns int64) int64 {
 var (
 	fromClause      = regexp.MustCompile(`^SELECT .*? FROM ((?:"[^"]*"[,.]?)+)`)
 	measurementName = regexp.MustCompile(`"([^"]*)"(?:,|$)`)
-	lowerBound      = regexp.MustCompile(`time >= (-?\d+)`)
-	upperBound      = regexp.MustCompile(`time < (-?\d+)`)
+	fromTime        = regexp.MustCompile(`time >= (-?\d+)`)
+	toTime          = regexp.MustCompile(`time < (-?\d+)`)
 )
 
-// allows returns how many files a statement touches, and whether that is within the limit.
+// allows returns the number of files that a statement reads, and whether the limit allows it.
 func (l *FileLimit) allows(statement string) (files int, allowed bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -190,8 +190,8 @@ func (l *FileLimit) allows(statement string) (files int, allowed bool) {
 	if found == nil {
 		return 0, true
 	}
-	l.questions++
-	bound := func(re *regexp.Regexp, otherwise int64) int64 {
+	l.queries++
+	timeOf := func(re *regexp.Regexp, otherwise int64) int64 {
 		if m := re.FindStringSubmatch(statement); m != nil {
 			if ns, err := strconv.ParseInt(m[1], 10, 64); err == nil {
 				return ns
@@ -199,13 +199,13 @@ func (l *FileLimit) allows(statement string) (files int, allowed bool) {
 		}
 		return otherwise
 	}
-	// The limit is that of each table.
+	// The limit applies to each measurement.
 	for _, measurement := range measurementName.FindAllStringSubmatch(found[1], -1) {
 		blocks := l.blocks[measurement[1]]
-		from, _ := slices.BinarySearch(blocks, blockOf(bound(lowerBound, math.MinInt64)))
-		to, _ := slices.BinarySearch(blocks, blockOf(bound(upperBound, math.MaxInt64)-1)+1)
+		from, _ := slices.BinarySearch(blocks, blockOf(timeOf(fromTime, math.MinInt64)))
+		to, _ := slices.BinarySearch(blocks, blockOf(timeOf(toTime, math.MaxInt64)-1)+1)
 		if to-from > l.limit {
-			l.refused++
+			l.rejected++
 			return 0, false
 		}
 		files += to - from

@@ -13,14 +13,14 @@ import (
 // Point is one point of line protocol.
 type Point struct {
 	Measurement string
-	Tags        map[string]string // a tag with an empty value is no tag, as in InfluxDB
+	Tags        map[string]string // InfluxDB ignores a tag with an empty value
 	Fields      map[string]any    // int, int64, float64, bool or string; at least one
 	TimeNs      int64             // Unix time in nanoseconds
 }
 
-// Line is the point in line protocol, tags and fields in the order of their keys, without a newline. It panics on what
-// line protocol cannot carry: no fields, other types, NaN, ±Inf, and in names and tags newlines or a backslash at the end
-// or before a comma, space, equals sign or double quote.
+// Line returns the point in line protocol without a newline. Tags and fields are in the order of their keys. Line panics if
+// line protocol can't represent the point: no fields, fields of other types, NaN, ±Inf, or a name or tag with a newline, or
+// with a backslash at the end or before a comma, space, equals sign or double quote.
 func (p Point) Line() string {
 	return line(seriesKey(p.Measurement, p.Tags), fieldsOf(p), p.TimeNs)
 }
@@ -30,8 +30,8 @@ type field struct {
 	value any // int64, float64, bool or string
 }
 
-// A backslash escapes only before one of these, and stands for itself elsewhere; there is no way to escape itself. In a
-// measurement the equals sign is an ordinary character.
+// A backslash escapes these characters. Elsewhere it is an ordinary character, which can't be escaped. In a measurement, the
+// equals sign is an ordinary character, too.
 var (
 	measurementEscaper = strings.NewReplacer(",", `\,`, " ", `\ `)
 	nameEscaper        = strings.NewReplacer(",", `\,`, " ", `\ `, "=", `\=`)
@@ -45,7 +45,7 @@ func escape(r *strings.Replacer, name string) string {
 		bad = found && (rest == "" || strings.ContainsAny(rest[:1], `,= "`))
 	}
 	if bad {
-		panic(fmt.Sprintf("influxtest: line protocol cannot carry the name %q", name))
+		panic(fmt.Sprintf("influxtest: line protocol can't represent the name %q", name))
 	}
 	return r.Replace(name)
 }
@@ -108,32 +108,32 @@ func appendValue(b []byte, f field) []byte {
 			return strconv.AppendFloat(b, v, format, -1, 64)
 		}
 	}
-	panic(fmt.Sprintf("influxtest: line protocol cannot carry %s = %v (%T)", f.key, f.value, f.value))
+	panic(fmt.Sprintf("influxtest: line protocol can't represent %s = %v (%T)", f.key, f.value, f.value))
 }
 
-// History is a set of points and knows what is true of them, by no other means than counting. It merges as InfluxDB
-// does: points of one measurement, tag set and time are one point, with the fields of both, the later winning. The zero
-// value is empty. It is not safe for concurrent use.
+// History is a set of points. It computes the truth about them by counting alone. Like InfluxDB, it merges points of the same
+// measurement, tags and time into one point with the fields of both, of which the later ones win. The zero value is empty. It
+// is not safe for concurrent use.
 type History struct {
 	series map[string]*series
 	points []stored // in order of arrival
 	index  map[pointKey]int
-	// written are the fields that points of mem_dumps have or had: InfluxDB keeps a deleted one in its schema.
+	// written are the fields of all points of mem_dumps, including deleted ones: InfluxDB keeps them in the schema.
 	written map[string]bool
-	world   *World // of Believable; nil otherwise
+	world   *World // for a history of Believable; otherwise nil
 }
 
 type series struct {
-	key         string // as in a line, which makes it unique
+	key         string // unique: measurement and tags as in a line
 	measurement string
 	tags        map[string]string
-	domain      string // that a dump belongs to; empty: none
+	domain      string // domain of the dumps; may be empty
 }
 
 type stored struct {
 	series *series
 	ns     int64
-	fields []field // by key
+	fields []field // in the order of their keys
 }
 
 type pointKey struct {
@@ -141,7 +141,7 @@ type pointKey struct {
 	ns     int64
 }
 
-// Add takes the points in, in this order. It panics as Line does.
+// Add adds points, in this order. It panics if Line does.
 func (h *History) Add(points ...Point) {
 	if h.series == nil {
 		h.series = map[string]*series{}
@@ -156,7 +156,7 @@ func (h *History) Add(points ...Point) {
 			h.series[key] = s
 		}
 		fields := fieldsOf(p)
-		line(key, fields, p.TimeNs) // for its panic here, at the caller that is wrong
+		line(key, fields, p.TimeNs) // panics here, in the call with the wrong point
 		if p.Measurement == Dumps {
 			for _, f := range fields {
 				h.written[f.key] = true
@@ -203,7 +203,7 @@ func (h *History) delete(is func(stored) bool) {
 	}
 }
 
-// Lines is every point in line protocol, oldest first.
+// Lines returns all points in line protocol, oldest first.
 func (h *History) Lines() []string {
 	byTime := slices.Clone(h.points)
 	slices.SortStableFunc(byTime, func(a, b stored) int { return cmp.Compare(a.ns, b.ns) })
@@ -214,7 +214,7 @@ func (h *History) Lines() []string {
 	return lines
 }
 
-// Points are the points of a measurement, newest first.
+// Points returns the points of a measurement, newest first.
 func (h *History) Points(measurement string) []Point {
 	var points []Point
 	for _, p := range h.points {

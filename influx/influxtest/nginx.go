@@ -10,13 +10,13 @@ import (
 	"testing"
 )
 
-// Nginx starts a real nginx until the test ends, and returns its URL. The arguments are the content of the blocks http
-// and server of its configuration; DIR in them is a directory of the test's. The test is skipped where there is no nginx.
+// Nginx starts a real nginx until the test ends, and returns its URL. http and server are the content of these blocks of the
+// configuration, in which ${DIR} is a temporary directory. Nginx skips the test if nginx is not installed.
 func Nginx(tb testing.TB, http, server string) string {
 	tb.Helper()
 	path, err := exec.LookPath("nginx")
 	if err != nil {
-		path = "/usr/sbin/nginx" // Debian's, where PATH has no folders of root's
+		path = "/usr/sbin/nginx" // on Debian, this folder is only in root's PATH
 	}
 	if !isExecutable(path) {
 		tb.Skip("no nginx (Debian's package nginx-light, which .ci/run installs)")
@@ -26,7 +26,7 @@ func Nginx(tb testing.TB, http, server string) string {
 			return url
 		}
 	}
-	tb.Fatal("nginx: five ports were taken by others")
+	tb.Fatal("nginx: other processes have taken five ports")
 	return ""
 }
 
@@ -42,42 +42,14 @@ func startNginx(tb testing.TB, path, http, server string) (url string, ok bool) 
 		tb.Fatal(err)
 	}
 	dir := tb.TempDir()
-	config := os.Expand(`
-daemon off;
-master_process off; # a worker would outlive a test that is killed
-pid ${DIR}/pid;
-error_log stderr notice;
-events {}
-http {
-	access_log off;
-	client_body_temp_path ${DIR}/body;
-	proxy_temp_path ${DIR}/proxy;
-	fastcgi_temp_path ${DIR}/fastcgi;
-	scgi_temp_path ${DIR}/scgi;
-	uwsgi_temp_path ${DIR}/uwsgi;
-`+http+`
-	server {
-		listen ${ADDRESS};
-`+server+`
-	}
-}
-`, func(name string) string {
-		switch name {
-		case "DIR":
-			return dir
-		case "ADDRESS":
-			return address
-		}
-		return "$" + name // a variable of nginx
-	})
 	file := filepath.Join(dir, "nginx.conf")
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(nginxConfig(dir, address, http, server)), 0o600); err != nil {
 		tb.Fatal(err)
 	}
 	listens := make(chan struct{})
 	var once sync.Once
 	log := &tail{line: func(line string) {
-		if strings.Contains(line, "[notice]") { // its version, which it logs when it listens
+		if strings.Contains(line, "[notice]") { // the version, which nginx logs when it is listening
 			once.Do(func() { close(listens) })
 		}
 	}}
@@ -109,15 +81,47 @@ http {
 	return "http://" + address, true
 }
 
-// The configurations of caches, for the block server behind CacheZone in http.
+// nginxConfig returns the configuration of an nginx that listens on address.
+func nginxConfig(dir, address, http, server string) string {
+	return os.Expand(`
+daemon off;
+master_process off; # a worker would outlive a test that is killed
+pid ${DIR}/pid;
+error_log stderr notice;
+events {}
+http {
+	access_log off;
+	client_body_temp_path ${DIR}/body;
+	proxy_temp_path ${DIR}/proxy;
+	fastcgi_temp_path ${DIR}/fastcgi;
+	scgi_temp_path ${DIR}/scgi;
+	uwsgi_temp_path ${DIR}/uwsgi;
+`+http+`
+	server {
+		listen ${ADDRESS};
+`+server+`
+	}
+}
+`, func(name string) string {
+		switch name {
+		case "DIR":
+			return dir
+		case "ADDRESS":
+			return address
+		}
+		return "$" + name // a variable of nginx itself
+	})
+}
+
+// The configuration of a cache for Nginx.
 const (
-	// CacheZone declares the cache, and the variable that names a stored response.
+	// CacheZone declares the cache in the block http, and the variable stored, which is 1 for a stored response.
 	CacheZone = `
 	proxy_cache_path ${DIR}/cache keys_zone=influxdb:1m;
 	map $upstream_cache_status $stored { default ""; HIT 1; STALE 1; UPDATING 1; REVALIDATED 1; }
 `
-	// Cache stores every response for an hour, against all that InfluxDB and the client send, and returns stored
-	// responses while InfluxDB is away.
+	// Cache uses the cache in the block server. It stores every response for an hour, whatever headers InfluxDB and the client
+	// send, and returns stored responses while InfluxDB is down.
 	Cache = `
 		proxy_cache influxdb;
 		proxy_cache_valid any 1h;

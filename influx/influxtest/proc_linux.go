@@ -10,14 +10,14 @@ import (
 	"unsafe"
 )
 
-// bind puts the process into a group of its own, so that Ctrl-C in the terminal reaches only us and we end things in
-// order, and has the kernel kill it when we die without having ended it. The kernel means our thread, not our process;
-// Go ends a thread only with a goroutine that was locked to it, and nothing here locks one.
+// bind starts the process in its own process group, so that Ctrl-C in a terminal reaches this process only, which then ends
+// the other in order. The kernel kills the process when the thread that started it ends. Go ends a thread only with a
+// goroutine that is locked to it, which no goroutine here is.
 func bind(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }
 
-// killGroup also reaches what the process started: the compilers of a go command.
+// killGroup kills the process and its children, such as the compilers of a go command.
 func killGroup(p *os.Process) error {
 	err := syscall.Kill(-p.Pid, syscall.SIGKILL)
 	if errors.Is(err, syscall.ESRCH) {
@@ -26,10 +26,10 @@ func killGroup(p *os.Process) error {
 	return err
 }
 
-// exclusive: a lock that tryLock has taken is nobody else's.
+// exclusive is true if only one process can hold the lock of tryLock.
 const exclusive = true
 
-// tryLock takes the lock unless another holds it. The lock goes with the file's closing, also by the process's death.
+// tryLock takes the lock unless another process holds it. The lock ends when the file is closed or the process ends.
 func tryLock(f *os.File) (bool, error) {
 	err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) || errors.Is(err, syscall.EINTR) {
@@ -46,15 +46,15 @@ func ownedByUs(fi fs.FileInfo) bool {
 	return ok && int(st.Uid) == os.Getuid()
 }
 
-// halt stops the process without ending it, until resume. It returns when every thread has stopped: until then the
-// process may still answer.
+// halt suspends the process until resume. It returns when every thread has stopped: before that, the process may still
+// respond.
 func halt(p *os.Process) error {
 	if err := p.Signal(syscall.SIGSTOP); err != nil {
 		return err
 	}
 	const (
 		idIsPid = 1 // P_PID
-		stopped = 2 // WSTOPPED; an end is left to who waits for it
+		stopped = 2 // WSTOPPED, without WEXITED: the exit status remains for StartProcess
 	)
 	var info [128]byte // siginfo_t
 	for {

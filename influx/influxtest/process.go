@@ -11,21 +11,21 @@ import (
 
 const (
 	stopGrace = 5 * time.Second // between SIGTERM and SIGKILL
-	tailBytes = 4 << 10         // of a process's output, kept for error messages
+	tailBytes = 4 << 10         // bytes of output for error messages
 )
 
-// Process is a child process that does not outlive this one: on Linux the kernel kills it when this process dies in
-// whatever way. It is safe for concurrent use.
+// Process is a child process that does not outlive this one: on Linux, the kernel kills it when this process ends for any
+// reason. It is safe for concurrent use.
 type Process struct {
 	cmd  *exec.Cmd
 	done chan struct{}
 	err  error // set before done is closed
 }
 
-// StartProcess starts cmd, whose SysProcAttr it sets, and collects its exit status when it ends.
+// StartProcess starts cmd, sets its SysProcAttr, and collects its exit status when it ends.
 func StartProcess(cmd *exec.Cmd) (*Process, error) {
 	bind(cmd)
-	// A grandchild that keeps the output pipe open must not keep us waiting.
+	// A grandchild may hold the output pipe open.
 	cmd.WaitDelay = stopGrace
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", cmd.Path, err)
@@ -38,20 +38,20 @@ func StartProcess(cmd *exec.Cmd) (*Process, error) {
 	return p, nil
 }
 
-// Pid is the process's id, also after it has ended.
+// Pid returns the process ID, even after the process has ended.
 func (p *Process) Pid() int { return p.cmd.Process.Pid }
 
-// Done is closed when the process has ended and all its output has been read.
+// Done returns a channel that is closed when the process has ended and all its output has been read.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Err waits for the end and tells how the process ended: nil for exit status 0, otherwise mostly an *exec.ExitError.
+// Err waits for the end of the process. It returns nil for exit status 0, otherwise usually an *exec.ExitError.
 func (p *Process) Err() error {
 	<-p.done
 	return p.err
 }
 
-// Stop sends SIGTERM, after 5 seconds SIGKILL (which also ends a process that is stopped by SIGSTOP), and waits for the
-// end. How the process ended is Err's to tell: Stop's error means that it could not be ended.
+// Stop sends SIGTERM, and SIGKILL after 5 seconds, which also ends a process that is suspended by SIGSTOP. It waits for the
+// end of the process. The error means that the process could not be ended; Err returns its exit status.
 func (p *Process) Stop() error {
 	if p.cmd.Process.Signal(syscall.SIGTERM) == nil {
 		grace := time.NewTimer(stopGrace)
@@ -65,7 +65,7 @@ func (p *Process) Stop() error {
 	return p.Kill()
 }
 
-// Kill sends SIGKILL and waits for the end. It is nil when the process has ended already.
+// Kill sends SIGKILL and waits for the end of the process. The error is nil if the process has already ended.
 func (p *Process) Kill() error {
 	select {
 	case <-p.done:
@@ -79,13 +79,13 @@ func (p *Process) Kill() error {
 	return nil
 }
 
-// tail is an io.Writer that hands each whole line to line, when that is not nil, and keeps the last few.
+// tail is an io.Writer that stores the end of its input, and calls line with each complete line unless line is nil.
 type tail struct {
 	line func(string)
 
 	mu   sync.Mutex
 	text []byte
-	seen int // text[:seen] are whole lines, handed on
+	seen int // text[:seen] are complete lines
 }
 
 func (t *tail) Write(p []byte) (int, error) {

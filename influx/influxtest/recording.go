@@ -1,10 +1,9 @@
-// Package influxtest is for tests and for the demo: recordings of what real
-// InfluxDB servers answered and a server that replays them byte for byte, a starter
-// of a real InfluxDB 1.7.11, and a generator of data that knows the truth about what
-// it wrote.
+// Package influxtest is for tests and for the demo. It contains recorded responses of
+// real InfluxDB servers and a server that replays them byte for byte, starts real
+// InfluxDB servers, and generates data together with the truth about it.
 //
-// It must not know the packages it helps to test: the truth comes from here, and
-// must not come from them.
+// It must not import the packages that it helps to test: the truth must not depend on
+// them.
 package influxtest
 
 import (
@@ -18,8 +17,8 @@ import (
 //go:embed testdata/recordings
 var recordings embed.FS
 
-// Recording is what one real server answered in one scenario. See
-// testdata/recordings/README.md, which is where the files come from, unedited.
+// Recording is what one real server responded in one scenario. The files are unedited;
+// testdata/recordings/README.md describes them.
 type Recording struct {
 	Server    string        `json:"server"`
 	Scenario  string        `json:"scenario"`
@@ -29,8 +28,8 @@ type Recording struct {
 	Exchanges []Exchange    `json:"exchanges"`
 }
 
-// RecordedTruth is the truth about the written points; nil where the recording has none.
-// Values by VM are by runtime ID, those by domain by domain name.
+// RecordedTruth is the truth about the written points. A value is nil if the recording
+// does not have it. DumpedVMs and MonitoredVMs count runtime IDs.
 type RecordedTruth struct {
 	Dumps            *int64   `json:"dumps"`
 	DumpedVMs        *int64   `json:"dumped_vms"`
@@ -46,7 +45,7 @@ type RecordedTruth struct {
 	NeverDumped      *int64   `json:"never_dumped"`
 }
 
-// Exchange is one request and its answer.
+// Exchange is one request and its response.
 type Exchange struct {
 	Label   string `json:"label"`
 	Request struct {
@@ -62,8 +61,8 @@ type Exchange struct {
 	} `json:"response"`
 }
 
-// Servers returns the servers, such as "influxdb-3.6.0", of which all the scenarios are
-// recorded, oldest version first.
+// Servers returns the servers, such as "influxdb-3.6.0", with recordings of all the
+// scenarios, oldest version first.
 func Servers(scenarios ...string) []string {
 	all := []string{"influxdb-1.7.11", "influxdb-1.13.2", "influxdb-2.7.12", "influxdb-3.6.0", "influxdb-3.8.3", "influxdb-3.10.1"}
 	return slices.DeleteFunc(all, func(server string) bool {
@@ -82,12 +81,12 @@ func Load(server, scenario string) (Recording, error) {
 		return r, fmt.Errorf("no recording %q of %q: %w", scenario, server, err)
 	}
 	if err := json.Unmarshal(text, &r); err != nil {
-		return r, fmt.Errorf("reading the recording %q of %q: %w", scenario, server, err)
+		return r, fmt.Errorf("read the recording %q of %q: %w", scenario, server, err)
 	}
 	return r, nil
 }
 
-// Scenarios returns the names of the scenarios recorded of a server.
+// Scenarios returns the names of the recorded scenarios of a server.
 func Scenarios(server string) ([]string, error) {
 	files, err := recordings.ReadDir(path.Join("testdata/recordings", server))
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Records are the records of a history as /records must have them, newest first.
+// Records returns the records of a history as /records must return them, newest first.
 func (h *History) Records() []map[string]any {
 	var all []map[string]any
 	for _, p := range h.Points(Dumps) {
@@ -25,8 +25,8 @@ func (h *History) Records() []map[string]any {
 	return all
 }
 
-// RecordDifferences compares records whatever the order of those of one time: whole numbers by their digits, others by
-// their value. Each record that is missing, too many, or not in order is one difference.
+// RecordDifferences compares records by RecordText, and ignores the order of records with equal times. Each record that is
+// missing, too many, or out of order is one difference.
 func RecordDifferences(got, want []map[string]any) []string {
 	var differences []string
 	count := map[string]int{}
@@ -35,7 +35,7 @@ func RecordDifferences(got, want []map[string]any) []string {
 	}
 	for _, r := range got {
 		if count[RecordText(r)]--; count[RecordText(r)] < 0 {
-			differences = append(differences, "not written, or too often: "+RecordText(r))
+			differences = append(differences, "not written, or too many times: "+RecordText(r))
 		}
 	}
 	for r, n := range count {
@@ -52,7 +52,7 @@ func RecordDifferences(got, want []map[string]any) []string {
 	return differences
 }
 
-// RecordText is a record in one form: whole numbers by their digits, others by their value.
+// RecordText returns a record as JSON in a canonical form: integers by their digits, other numbers by their value.
 func RecordText(r map[string]any) string {
 	encoded, _ := json.Marshal(r)
 	var normal map[string]any

@@ -13,22 +13,23 @@ import (
 	"testing"
 )
 
-// Replay is a server that answers as recorded, and with 599 what was not recorded.
+// Replay is a server that responds as recorded, and with status 599 to requests that
+// are not recorded.
 type Replay struct {
 	URL string
-	// Token is what stands for <token> in the recorded credentials.
+	// Token replaces <token> in the recorded credentials.
 	Token string
 
-	mu        sync.Mutex
-	exchanges []Exchange
-	aliases   map[string]string
-	requests  []string
-	unknown   []string
-	questions []string // statements among the unknown
+	mu                sync.Mutex
+	exchanges         []Exchange
+	aliases           map[string]string
+	requests          []string
+	unknown           []string
+	unknownStatements []string
 }
 
-// Serve starts a server that replays the exchanges of recordings, the first match
-// first, until the test ends.
+// Serve starts a server that replays the exchanges of recordings until the test ends.
+// If several exchanges match a request, it replays the first one.
 func Serve(tb testing.TB, recordings ...Recording) *Replay {
 	tb.Helper()
 	r := &Replay{Token: "s3cr3t-t0k3n", aliases: make(map[string]string)}
@@ -39,7 +40,7 @@ func Serve(tb testing.TB, recordings ...Recording) *Replay {
 	return r
 }
 
-// Handle starts a server for one handler until the test ends, and returns its URL.
+// Handle starts a server with a handler until the test ends, and returns its URL.
 func Handle(tb testing.TB, handler http.HandlerFunc) string {
 	tb.Helper()
 	server := httptest.NewServer(handler)
@@ -57,43 +58,44 @@ func MustLoad(tb testing.TB, server, scenario string) Recording {
 	return r
 }
 
-// Also adds exchanges to replay, after those that are there.
+// Also appends exchanges to those that the server replays.
 func (r *Replay) Also(exchanges ...Exchange) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.exchanges = append(r.exchanges, exchanges...)
 }
 
-// Alias answers the statement asked as the statement recorded was answered, for a
-// question whose older form was recorded.
-func (r *Replay) Alias(asked, recorded string) {
+// Alias makes the server respond to a statement as to a recorded one, such as an older
+// form of the same query.
+func (r *Replay) Alias(statement, recorded string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.aliases[asked] = recorded
+	r.aliases[statement] = recorded
 }
 
-// Requests returns what was asked so far: "GET /ping", or the statement.
+// Requests returns the statements of all requests, or their method and path, such as
+// "GET /ping".
 func (r *Replay) Requests() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return append([]string(nil), r.requests...)
 }
 
-// Unknown returns the requests that no recording answers.
+// Unknown returns the requests that are not recorded.
 func (r *Replay) Unknown() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return append([]string(nil), r.unknown...)
 }
 
-// UnknownStatements returns the statements that no recording answers.
+// UnknownStatements returns the statements that are not recorded.
 func (r *Replay) UnknownStatements() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return append([]string(nil), r.questions...)
+	return append([]string(nil), r.unknownStatements...)
 }
 
-// ServeHTTP answers one request.
+// ServeHTTP responds to one request.
 func (r *Replay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	query := make(map[string]string)
 	for name, values := range req.URL.Query() {
@@ -109,10 +111,10 @@ func (r *Replay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if recorded, ok := r.aliases[query["q"]]; ok {
 		query["q"] = recorded
 	}
-	answer, ok := r.find(req, query)
+	exchange, ok := r.find(req, query)
 	if !ok {
 		if query["q"] != "" {
-			r.questions = append(r.questions, query["q"])
+			r.unknownStatements = append(r.unknownStatements, query["q"])
 		}
 		r.unknown = append(r.unknown, fmt.Sprintf("%s %s %q authorization %q", req.Method, req.URL.Path, query, req.Header.Get("Authorization")))
 	}
@@ -121,17 +123,17 @@ func (r *Replay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		http.Error(w, "not recorded", 599)
 		return
 	}
-	for name, value := range answer.Response.Headers {
-		// Framing is the server's own business.
+	for name, value := range exchange.Response.Headers {
+		// net/http sets the headers of the framing.
 		if !strings.EqualFold(name, "Transfer-Encoding") && !strings.EqualFold(name, "Content-Length") {
 			w.Header().Set(name, value)
 		}
 	}
-	w.WriteHeader(answer.Response.Status)
-	_, _ = io.WriteString(w, answer.Response.Body)
+	w.WriteHeader(exchange.Response.Status)
+	_, _ = io.WriteString(w, exchange.Response.Body)
 }
 
-// uniqueParameter differs in each request, and no server interprets it: see the exchanges
+// uniqueParameter differs in each request. No server interprets it: see the exchanges
 // another_parameter.
 const uniqueParameter = "_"
 
@@ -145,9 +147,8 @@ func (r *Replay) find(req *http.Request, query map[string]string) (Exchange, boo
 	return Exchange{}, false
 }
 
-// authorized reports whether a request carries the header that a recorded request
-// stands for: <token> is the right one, base64(…) is spelt out, and what follows a
-// comma is a remark.
+// authorized reports whether a request has the credentials of a recorded one, in which
+// <token> stands for Token, base64(…) for its encoding, and a remark follows a comma.
 func (r *Replay) authorized(e Exchange, header string) bool {
 	text, _, _ := strings.Cut(e.Request.Headers["Authorization"], ",")
 	text = strings.ReplaceAll(text, "<token>", r.Token)

@@ -20,41 +20,40 @@ const (
 	readyPoll   = 50 * time.Millisecond
 	portTries   = 3
 	adminUser   = "influxtest"
-	adminSecret = "influxtest-secret" // on loopback, for as long as a test runs
+	adminSecret = "influxtest-secret" // of servers on loopback only
 	adminToken  = "influxtest-token"
 	adminOrg    = "influxtest"
 )
 
-// ErrRemote is the error of what only the machine of a server could do to it.
-var ErrRemote = errors.New("the server runs elsewhere")
+// ErrRemote means that a remote server can't be started, ended or suspended.
+var ErrRemote = errors.New("the server is remote")
 
-// Server is an InfluxDB: one that runs here on a loopback port, or one that somebody runs elsewhere. It is safe for
+// Server is an InfluxDB: a process on a loopback port, or a remote server that somebody else has started. It is safe for
 // concurrent use.
 type Server struct {
-	Writer // to this server; URL, such as http://127.0.0.1:34567, stays the same over Stop and Start
+	Writer // URL, such as http://127.0.0.1:34567, does not change at Stop and Start
 
-	Name    string // as ServerSpec has it
+	Name    string // as in ServerSpec
 	Version string
 
-	program string // empty: the server runs elsewhere
+	program string // empty if the server is remote
 	dir     string
-	auth    bool // 1.x alone: demands credentials
+	auth    bool // 1.x only: the server requires credentials
 
 	mu   sync.Mutex
 	proc *Process // nil before the first start
 }
 
-// Start starts the server with its data under dir, an empty folder, and returns when it answers and, where it demands
-// credentials, has a token that may do everything. The context bounds the start alone; the server runs until Stop,
-// Kill, or the end of this process. The error carries the end of the server's log. Of a server that runs elsewhere,
-// Start checks that it answers.
+// Start starts the server with its data below dir, an empty folder. It returns when the server responds and, if it requires
+// credentials, has a token with all permissions. The context limits the start only: the server runs until Stop, Kill, or the
+// end of this process. The error contains the end of the server's log. Start only checks that a remote server responds.
 func (spec ServerSpec) Start(ctx context.Context, dir string) (*Server, error) {
 	s := &Server{Name: spec.Name, Version: spec.Version, program: spec.Path, dir: dir, auth: spec.Auth}
 	s.Major, s.URL, s.Token = spec.Major, spec.url, spec.token
 	s.HTTP = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
 	if spec.Remote() {
 		if err := s.do(ctx, http.MethodGet, "/ping", "", nil, nil); err != nil {
-			return nil, fmt.Errorf("InfluxDB %s does not answer: %w", spec.Name, err)
+			return nil, fmt.Errorf("InfluxDB %s does not respond: %w", spec.Name, err)
 		}
 		return s, nil
 	}
@@ -67,7 +66,7 @@ func (spec ServerSpec) Start(ctx context.Context, dir string) (*Server, error) {
 	return s, nil
 }
 
-// MustStart is Start for tests: with a directory of the test's, until the test ends.
+// MustStart is Start for tests: with a temporary directory, until the test ends.
 func (spec ServerSpec) MustStart(tb testing.TB) *Server {
 	tb.Helper()
 	server, err := spec.Start(tb.Context(), tb.TempDir())
@@ -92,7 +91,7 @@ func MustStart(tb testing.TB) *Server {
 	return spec.MustStart(tb)
 }
 
-// setUp makes, once in the life of the data, who may do everything.
+// setUp creates a token with all permissions. The data must be empty.
 func (s *Server) setUp(ctx context.Context) error {
 	switch {
 	case s.Major == 1 && s.auth:
@@ -116,8 +115,8 @@ func (s *Server) setUp(ctx context.Context) error {
 
 var tokenOf3 = regexp.MustCompile(`apiv3_[\w-]+`)
 
-// Start starts the server again, on the same port and with the same data. It is an error when it runs, or when
-// something else has taken the port.
+// Start starts the server again, on the same port and with the same data. It fails if the server is running, or if another
+// process has taken the port.
 func (s *Server) Start(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -125,11 +124,11 @@ func (s *Server) Start(ctx context.Context) error {
 	case s.program == "":
 		return ErrRemote
 	case s.running():
-		return errors.New("the server is running already")
+		return errors.New("the server is already running")
 	case s.URL != "":
 		return s.startAt(ctx, strings.TrimPrefix(s.URL, "http://"))
 	}
-	// Somebody else may take the port before the server does.
+	// Another process may take the port before the server does.
 	for try := 1; ; try++ {
 		address, err := freeAddress(ctx)
 		if err != nil {
@@ -159,7 +158,7 @@ func freeAddress(ctx context.Context) (string, error) {
 func (s *Server) startAt(ctx context.Context, address string) error {
 	signals := make(chan struct{})
 	log := &tail{line: func(line string) {
-		// The last line of a start of 1.x. Before it a SIGTERM would end influxd without closing its files.
+		// This is the last line of a start of 1.x. Before it, a SIGTERM would end influxd without closing its files.
 		if s.Major == 1 && strings.Contains(line, `msg="Listening for signals"`) {
 			close(signals)
 		}
@@ -189,20 +188,20 @@ func (s *Server) startAt(ctx context.Context, address string) error {
 		default:
 			continue
 		}
-		// 3.x does not answer this without a token, but a refusal is an answer.
-		var refused *statusError
-		if err := s.do(ctx, http.MethodGet, "/ping", "", nil, nil); err == nil || errors.As(err, &refused) && refused.status < 500 {
+		// 3.x rejects this without a token, which shows that it is ready.
+		var rejected *statusError
+		if err := s.do(ctx, http.MethodGet, "/ping", "", nil, nil); err == nil || errors.As(err, &rejected) && rejected.status < 500 {
 			return nil
 		}
 	}
 }
 
-// command is how the server is started: with nothing but our own settings.
+// command returns the command that starts the server, with no settings but these.
 func (s *Server) command(address string) *exec.Cmd {
 	env := []string{"HOME=" + s.dir, "PATH=" + os.Getenv("PATH")}
 	switch s.Major {
 	case 1:
-		// Without -config it would read /etc/influxdb and ~/.influxdb.
+		// Without -config, influxd reads /etc/influxdb and ~/.influxdb.
 		cmd := exec.Command(s.program, "run", "-config", os.DevNull)
 		cmd.Env = append(env,
 			"GOGC=400", // the packages of 1.7 allocate 1 GB before main: a start takes 1.5 s instead of 2.5 s
@@ -253,10 +252,10 @@ func (s *Server) running() bool {
 	}
 }
 
-// Remote reports whether the server runs elsewhere, so that Start, Stop, Kill, Halt and Resume are ErrRemote.
+// Remote reports whether the server is remote: Start, Stop, Kill, Halt and Resume then return ErrRemote.
 func (s *Server) Remote() bool { return s.program == "" }
 
-// Pid is the process id of the running server, and 0 when it does not run here.
+// Pid returns the process ID of the running server, and 0 if it is not running or remote.
 func (s *Server) Pid() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -266,17 +265,16 @@ func (s *Server) Pid() int {
 	return s.proc.Pid()
 }
 
-// Stop ends the server with SIGTERM, after 5 seconds with SIGKILL, and waits until it is gone. A second Stop does
-// nothing.
+// Stop ends the server with SIGTERM, or with SIGKILL after 5 seconds, and waits for its end. A second Stop does nothing.
 func (s *Server) Stop() error { return s.end((*Process).Stop) }
 
-// Kill ends the server with SIGKILL, as a crash would, and waits until it is gone. What it has acknowledged is on disk.
+// Kill ends the server with SIGKILL, like a crash, and waits for its end. Acknowledged writes are on disk.
 func (s *Server) Kill() error { return s.end((*Process).Kill) }
 
-// Halt makes the server hang, with its connections open, until Resume.
+// Halt suspends the server, with its connections open, until Resume.
 func (s *Server) Halt() error { return s.signal(halt) }
 
-// Resume ends what Halt has begun.
+// Resume continues a server that Halt has suspended.
 func (s *Server) Resume() error { return s.signal(resume) }
 
 func (s *Server) end(how func(*Process) error) error {
@@ -299,7 +297,7 @@ func (s *Server) signal(how func(*os.Process) error) error {
 	case s.program == "":
 		return ErrRemote
 	case !s.running():
-		return errors.New("the server does not run")
+		return errors.New("the server is not running")
 	}
 	return how(s.proc.cmd.Process)
 }

@@ -126,7 +126,7 @@ func testAgreement(h *History, now time.Time) func(*testing.T, *Server, string) 
 		if err == nil {
 			h.Delete(Dumps, from.UnixNano(), to.UnixNano())
 		}
-		if err := s.Prove(t.Context(), db, h); err != nil {
+		if err := s.Verify(t.Context(), db, h); err != nil {
 			t.Error(err)
 		}
 
@@ -155,7 +155,7 @@ func testAgreement(h *History, now time.Time) func(*testing.T, *Server, string) 
 			t.Fatal(err)
 		}
 		want := h.Truth(now.UnixNano(), day)
-		// What a join of three measurements tells of domains is told by the model.
+		// The model has the truth about a join of three measurements.
 		got := want
 		got.Dumps = int64(float(`SELECT COUNT(sha256) FROM mem_dumps`))
 		got.DumpedVMs = len(column(t, s, db, `SELECT LAST(sha256) FROM mem_dumps WHERE vmid != '' GROUP BY vmid`))
@@ -195,7 +195,7 @@ func testEscapes(t *testing.T, s *Server, db string) {
 			t.Errorf("no %s in %s", want, values)
 		}
 	}
-	if err := s.Prove(t.Context(), db, h); err != nil {
+	if err := s.Verify(t.Context(), db, h); err != nil {
 		t.Error(err)
 	}
 }
@@ -264,7 +264,7 @@ func testRestart(t *testing.T, s *Server, db string) {
 		if err := s.Halt(); err == nil {
 			t.Error("halted without a process")
 		}
-		if err := s.Prove(t.Context(), db, h); err == nil || strings.Contains(err.Error(), "http:") {
+		if err := s.Verify(t.Context(), db, h); err == nil || strings.Contains(err.Error(), "http:") {
 			t.Errorf("want an error without URL, got %v", err)
 		}
 		if err := s.Start(t.Context()); err != nil {
@@ -276,13 +276,13 @@ func testRestart(t *testing.T, s *Server, db string) {
 		if err := add(int64(i + 2)); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.Prove(t.Context(), db, h); err != nil {
+		if err := s.Verify(t.Context(), db, h); err != nil {
 			t.Error(err)
 		}
 	}
 }
 
-// testHalt: a halted server takes a connection and does not answer.
+// testHalt: a suspended server accepts a connection and does not respond.
 func testHalt(t *testing.T, s *Server, db string) {
 	if s.Remote() {
 		return

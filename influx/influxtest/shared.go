@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// Shared is one server for the tests of a package, as a start takes more than most tests
-// do. The zero value is ready; tests that stop a server start one of their own.
+// Shared is one server for all tests of a package, because a start takes longer than most
+// tests. The zero value is ready. Tests that stop a server must start another one.
 type Shared struct {
 	once   sync.Once
 	server *Server
@@ -19,8 +19,8 @@ type Shared struct {
 	err    error
 }
 
-// Server returns the server, which has no database; what the test makes is dropped at its
-// end.
+// Server returns the server, which has no database. The databases that a test creates are
+// dropped at its end.
 func (s *Shared) Server(tb testing.TB) *Server {
 	tb.Helper()
 	s.once.Do(s.start)
@@ -48,7 +48,7 @@ func (s *Shared) start() {
 	}
 }
 
-// Stop ends the server, where a test has used it. It is for the end of TestMain.
+// Stop ends the server if a test has started it. It is for the end of TestMain.
 func (s *Shared) Stop() error {
 	if s.server == nil {
 		return nil

@@ -14,26 +14,26 @@ import (
 	"strings"
 )
 
-// ServerSpec is an InfluxDB that can be started, or that somebody runs.
+// ServerSpec is an InfluxDB that can be started, or a remote one.
 type ServerSpec struct {
-	Name       string // unique among those of one Available: the version, or what TEST_SERVERS calls it
+	Name       string // unique in the result of Available: the version, or the name in TEST_SERVERS
 	Version    string // such as 1.13.2
 	Major      int    // 1, 2 or 3
-	Auth       bool   // 1.x: demand credentials, as 2.x and 3.x always do. May be set before a start
-	Path       string // of the program; empty: it runs elsewhere
-	url, token string // of one that runs elsewhere
+	Auth       bool   // 1.x only: the server requires credentials, as 2.x and 3.x always do
+	Path       string // of the program; empty for a remote server
+	url, token string // of a remote server
 }
 
-// Remote reports whether somebody else runs the server: it can be read and written, but not stopped.
+// Remote reports whether somebody else runs the server: tests can read and write it, but not stop it.
 func (spec ServerSpec) Remote() bool { return spec.Path == "" }
 
-// Available returns the servers that tests can use here, and a line about each one that they cannot:
+// Available returns the servers that tests can use on this machine, and a line about each one that they can't use:
 //
-//   - 1.7.11, 1.13.2 and 2.7.12 from the user's cache. What is not there is built, with progress, where this machine has
-//     the tools for it; with the variable SERVERS=cached, only 1.7.11 is.
-//   - what the variables INFLUXD and INFLUXDB3 name: paths of programs, separated by ':'.
-//   - what TEST_SERVERS names, separated by spaces: name=URL or name=URL=token, the token one that may do everything
-//     (1.x: user:password). They are servers that somebody has started.
+//   - 1.7.11, 1.13.2 and 2.7.12 from the user's cache. Missing ones are built, with output to progress, if this machine has
+//     the tools. With the variable SERVERS=cached, only 1.7.11 is built.
+//   - the programs whose paths are in the variables INFLUXD and INFLUXDB3, separated by ':'.
+//   - the remote servers in the variable TEST_SERVERS, separated by spaces: name=URL or name=URL=token. The token must have
+//     all permissions (1.x: user:password).
 func Available(ctx context.Context, progress io.Writer) (specs []ServerSpec, missing []string, err error) {
 	return available(ctx, progress, os.Getenv)
 }
@@ -45,7 +45,7 @@ func available(ctx context.Context, progress io.Writer, getenv func(string) stri
 			return nil, nil, err
 		}
 		if i > 0 && getenv("SERVERS") == "cached" && !isExecutable(path) {
-			missing = append(missing, fmt.Sprintf("InfluxDB %s: not in the cache; make servers builds it", r.version))
+			missing = append(missing, fmt.Sprintf("InfluxDB %s: not in the cache: make servers builds it", r.version))
 			continue
 		}
 		spec, err := r.spec(ctx, progress)
@@ -63,17 +63,17 @@ func available(ctx context.Context, progress io.Writer, getenv func(string) stri
 		return nil, nil, err
 	}
 	if len(given) == 0 || given[len(given)-1].Major != 3 {
-		missing = append(missing, "InfluxDB 3: INFLUXDB3 names no program")
+		missing = append(missing, "InfluxDB 3: the variable INFLUXDB3 is empty")
 	}
-	elsewhere, err := remoteServers(ctx, getenv("TEST_SERVERS"))
+	remote, err := remoteServers(ctx, getenv("TEST_SERVERS"))
 	if err != nil {
 		return nil, nil, err
 	}
-	return unique(append(append(specs, given...), elsewhere...)), missing, nil
+	return unique(append(append(specs, given...), remote...)), missing, nil
 }
 
-// Programs returns the servers of programs that a user has: paths of influxd (1.x or 2.x) and of influxdb3, separated
-// by ':'.
+// Programs returns the servers for programs of the user. influxd (1.x or 2.x) and influxdb3 are lists of paths, separated by
+// ':'.
 func Programs(ctx context.Context, influxd, influxdb3 string) ([]ServerSpec, error) {
 	var specs []ServerSpec
 	for _, list := range []struct {
@@ -98,7 +98,8 @@ func Programs(ctx context.Context, influxd, influxdb3 string) ([]ServerSpec, err
 	return specs, nil
 }
 
-// remoteServers reads TEST_SERVERS and gets the version of each server from it. An error contains no token.
+// remoteServers returns the servers in a list such as TEST_SERVERS, and requests the version of each. An error contains no
+// token.
 func remoteServers(ctx context.Context, list string) ([]ServerSpec, error) {
 	var specs []ServerSpec
 	for i, entry := range strings.Fields(list) {
@@ -118,7 +119,7 @@ func remoteServers(ctx context.Context, list string) ([]ServerSpec, error) {
 	return specs, nil
 }
 
-// version is the version that the server reports.
+// version returns the version that the server reports.
 func (w *Writer) version(ctx context.Context) (string, error) {
 	resp, text, err := w.exchange(ctx, http.MethodGet, "/ping", "", nil)
 	if err != nil {
@@ -137,7 +138,7 @@ func (w *Writer) version(ctx context.Context) (string, error) {
 
 var versionPattern = regexp.MustCompile(`\d+\.\d+\.\d+[\w.+~-]*`)
 
-// versionOf finds the first version in a text, and is empty where there is none.
+// versionOf returns the first version in a text; empty if there is none.
 func versionOf(text string) string { return versionPattern.FindString(text) }
 
 func majorOf(version string) int {
@@ -146,7 +147,7 @@ func majorOf(version string) int {
 	return major
 }
 
-// unique numbers equal names.
+// unique appends a number to the second and later ones of equal names.
 func unique(specs []ServerSpec) []ServerSpec {
 	seen := map[string]int{}
 	for i, spec := range specs {

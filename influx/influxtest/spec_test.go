@@ -88,7 +88,7 @@ func TestAvailable_refuses(t *testing.T) {
 		"no name":       {"TEST_SERVERS", "=http://127.0.0.1:1=" + token, "entry 1 is not name=URL"},
 		"no server":     {"TEST_SERVERS", "a=http://127.0.0.1:1=" + token, "version of a"},
 		"wrong token":   {"TEST_SERVERS", "a=" + pinged(t, "3.6.0", "other") + "=" + token, "status 401"},
-		"says anything": {"TEST_SERVERS", "a=" + pinged(t, "dev", "") + "=" + token, "no version in"},
+		"other version": {"TEST_SERVERS", "a=" + pinged(t, "dev", "") + "=" + token, "no version in"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -13,10 +13,10 @@ import (
 	"time"
 )
 
-// shard is how long the shards of InfluxDB 1.x and 2.x are where points are kept for ever; they begin at multiples of it.
+// shard is the length of the shards of InfluxDB 1.x and 2.x without an end of retention. They begin at multiples of it.
 const shard = 7 * day
 
-// MustStore makes a database that holds the history.
+// MustStore creates a database and stores the history in it.
 func (s *Server) MustStore(tb testing.TB, database string, h *History) {
 	tb.Helper()
 	if err := s.CreateDatabase(tb.Context(), database); err != nil {
@@ -27,7 +27,7 @@ func (s *Server) MustStore(tb testing.TB, database string, h *History) {
 	}
 }
 
-// MustAdd adds points to a history and to the database that holds it.
+// MustAdd adds points to a history and to its database.
 func (s *Server) MustAdd(tb testing.TB, database string, h *History, points ...Point) {
 	tb.Helper()
 	h.Add(points...)
@@ -40,38 +40,38 @@ func (s *Server) MustAdd(tb testing.TB, database string, h *History, points ...P
 	}
 }
 
-// Store writes lines of a history into the database that holds its other points, and proves that it holds all of them.
+// Store writes lines of a history into the database of the history, and verifies that the database has all points.
 //
-// It writes them again where the first write has left no trace. InfluxDB 1.x and 2.x free the caches of shards without
-// data, every ten seconds and without a lock between the check and the release: of a write to a new shard in between,
-// with its 204, nothing is found until the server starts again and reads its log. (monitorShards in tsdb/store.go of
-// 1.7.11, 1.13.2 and 2.7.12.) The cache then counts as used, so that the second write stays.
+// It writes them twice if necessary. Every ten seconds, InfluxDB 1.x and 2.x free the caches of shards without data. They
+// hold no lock between the check and the release: a write to a new shard in between gets a 204, but its points are
+// invisible until the server restarts and reads its log (monitorShards in tsdb/store.go of 1.7.11, 1.13.2 and 2.7.12). The
+// cache is not free a second time, so that the second write is visible.
 func (w *Writer) Store(ctx context.Context, database string, h *History, lines []string) error {
 	for again := false; ; again = true {
 		if err := w.Write(ctx, database, lines); err != nil {
 			return err
 		}
-		if err := w.Prove(ctx, database, h); again || !errors.Is(err, errUnproven) {
+		if err := w.Verify(ctx, database, h); again || !errors.Is(err, errWrongCount) {
 			return err
 		}
 	}
 }
 
-// errUnproven is the error of a count that is not the history's.
-var errUnproven = errors.New("the count is another")
+// errWrongCount means that the database and the history have different numbers of values.
+var errWrongCount = errors.New("wrong number of values")
 
-// Prove is an error unless the database counts, of each measurement and field of the history, as many values as the
-// history has. A response of 204 to a write proves nothing.
-func (w *Writer) Prove(ctx context.Context, database string, h *History) error {
+// Verify returns an error unless the database has, of each measurement and field of the history, as many values as the
+// history. The status 204 of a write does not guarantee it.
+func (w *Writer) Verify(ctx context.Context, database string, h *History) error {
 	for measurement, want := range h.stored() {
-		if err := w.proveAll(ctx, database, measurement, want); err != nil {
-			return fmt.Errorf("prove that %s holds the history: %w", database, err)
+		if err := w.verifyMeasurement(ctx, database, measurement, want); err != nil {
+			return fmt.Errorf("verify that %s has the history: %w", database, err)
 		}
 	}
 	return nil
 }
 
-// stored returns the values of each measurement.
+// stored returns the points of each measurement.
 func (h *History) stored() map[string][]stored {
 	all := map[string][]stored{}
 	for _, p := range h.points {
@@ -80,7 +80,7 @@ func (h *History) stored() map[string][]stored {
 	return all
 }
 
-func (w *Writer) proveAll(ctx context.Context, database, measurement string, points []stored) error {
+func (w *Writer) verifyMeasurement(ctx context.Context, database, measurement string, points []stored) error {
 	got, err := w.count(ctx, database, measurement, countValues(points), math.MinInt64, math.MaxInt64)
 	if err != nil {
 		return err
@@ -89,7 +89,7 @@ func (w *Writer) proveAll(ctx context.Context, database, measurement string, poi
 	if maps.Equal(got, want) {
 		return nil
 	}
-	// A field of two types, each in shards of its own, is counted as a whole by one of them only.
+	// If a field has two types, each in some of the shards, a count over all shards counts the values of one type only.
 	byShard := map[time.Time][]stored{}
 	for _, p := range points {
 		from := time.Unix(0, p.ns).UTC().Truncate(shard)
@@ -107,15 +107,15 @@ func (w *Writer) proveAll(ctx context.Context, database, measurement string, poi
 		}
 	}
 	if len(wrong) == 0 && !mixed(points) {
-		wrong = []string{"as a whole " + difference(got, want) + ", though each week is right"}
+		wrong = []string{"over all time " + difference(got, want) + ", although each week is right"}
 	}
 	if len(wrong) > 0 {
-		return fmt.Errorf("%s: %w: %s", measurement, errUnproven, strings.Join(wrong, "; "))
+		return fmt.Errorf("%s: %w: %s", measurement, errWrongCount, strings.Join(wrong, "; "))
 	}
 	return nil
 }
 
-// nanoseconds is a time since 1970, the nearest that an int64 holds.
+// nanoseconds returns a time in nanoseconds since 1970, or the nearest one in the range of an int64.
 func nanoseconds(t time.Time) int64 {
 	switch {
 	case t.Before(time.Unix(0, math.MinInt64)):
@@ -162,24 +162,26 @@ func difference(got, want map[string]int64) string {
 	return strings.Join(parts, ", ")
 }
 
-// count returns how many values of the fields the server counts with fromNs <= time < toNs, where both are not the ends
-// of all time. It halves a range that InfluxDB 3 refuses for the number of its files.
-func (w *Writer) count(ctx context.Context, database, measurement string, fields map[string]int64, fromNs, toNs int64) (map[string]int64, error) {
+// count returns the number of values of each field with fromNs <= time < toNs, as the server counts them. math.MinInt64 and
+// math.MaxInt64 are unbounded ends. It halves a range that InfluxDB 3 rejects because of its file limit.
+func (w *Writer) count(
+	ctx context.Context, database, measurement string, fields map[string]int64, fromNs, toNs int64,
+) (map[string]int64, error) {
 	keys := slices.Sorted(maps.Keys(fields))
 	var columns []string
 	for i, key := range keys {
 		columns = append(columns, fmt.Sprintf(`COUNT(%s::field) AS "c%d"`, identifier(key), i))
 	}
 	statement := "SELECT " + strings.Join(columns, ", ") + " FROM " + identifier(measurement)
-	var bounds []string
+	var conditions []string
 	if fromNs > math.MinInt64 {
-		bounds = append(bounds, fmt.Sprintf("time >= %d", fromNs))
+		conditions = append(conditions, fmt.Sprintf("time >= %d", fromNs))
 	}
 	if toNs < math.MaxInt64 {
-		bounds = append(bounds, fmt.Sprintf("time < %d", toNs))
+		conditions = append(conditions, fmt.Sprintf("time < %d", toNs))
 	}
-	if len(bounds) > 0 {
-		statement += " WHERE " + strings.Join(bounds, " AND ")
+	if len(conditions) > 0 {
+		statement += " WHERE " + strings.Join(conditions, " AND ")
 	}
 	rows, err := w.Query(ctx, database, statement)
 	if err != nil && strings.Contains(err.Error(), "file limit") && toNs/2-fromNs/2 > 1 {
@@ -197,8 +199,14 @@ func (w *Writer) count(ctx context.Context, database, measurement string, fields
 	if err != nil {
 		return nil, err
 	}
+	return readCounts(rows, keys)
+}
+
+// readCounts returns the numbers in the columns c0, c1, … of the only row, by the keys of the columns. Without a row, all
+// are 0.
+func readCounts(rows []ResponseRow, keys []string) (map[string]int64, error) {
 	counts := map[string]int64{}
-	for key := range fields {
+	for _, key := range keys {
 		counts[key] = 0
 	}
 	if len(rows) == 0 {

@@ -9,30 +9,31 @@ import (
 	"time"
 )
 
-// TelemetryMeasurements are the measurements of telemetry that the exporter reads by default.
+// TelemetryMeasurements returns the measurements of telemetry that the exporter reads by default.
 func TelemetryMeasurements() []string { return []string{"vm_info", Telemetry, OlderTelemetry} }
 
-// Truth is what the exporter's metrics have to be. A dump is a point of mem_dumps with a sha256. A sum has its flag when
-// some point has, or had before it was deleted, the field.
+// Truth has the true values of the exporter's metrics. A dump is a point of mem_dumps with a sha256. Sums are over all points
+// of mem_dumps, dumps or not. Sized, RawSized and Timed are true if a point has the field of the sum, or had it before it was
+// deleted.
 type Truth struct {
 	Dumps            int64
-	DumpedVMs        int   // distinct vmid, not empty, of the dumps: runtime IDs
-	DumpedDomains    int   // distinct domains of the dumps, see DumpsByDomain
-	CompressedBytes  int64 // sum of gzip_size_bytes over all points of mem_dumps
-	Sized            bool  // whether there is that sum
-	RawBytes         int64 // sum of raw_size_bytes over all points of mem_dumps
+	DumpedVMs        int   // runtime IDs: distinct non-empty vmid of the dumps
+	DumpedDomains    int   // distinct domains of the dumps; see DumpsByDomain
+	CompressedBytes  int64 // sum of gzip_size_bytes
+	Sized            bool
+	RawBytes         int64 // sum of raw_size_bytes
 	RawSized         bool
-	DurationSum      float64
-	DurationCount    int64 // points of mem_dumps with duration_sec, dumps or not
+	DurationSum      float64 // sum of duration_sec, in seconds
+	DurationCount    int64   // number of points with duration_sec
 	Timed            bool
-	LastDumpNs       int64 // Unix time in nanoseconds, may be in the future; 0 and HasLast false without a dump
-	HasLast          bool
-	MonitoredVMs     int // distinct VMID, not empty, of telemetry within the look-back: runtime IDs
-	MonitoredDomains int // monitored VMs, see MonitoredDomains
-	NeverDumped      int // of these, those without a dump
+	LastDumpNs       int64 // time of the newest dump in nanoseconds since 1970; may be in the future
+	HasLast          bool  // there is a dump
+	MonitoredVMs     int   // runtime IDs: distinct non-empty VMID of telemetry within the look-back
+	MonitoredDomains int   // monitored VMs; see MonitoredDomains
+	NeverDumped      int   // monitored VMs without a dump
 }
 
-// Mean is the mean duration in seconds, and false when no point has a duration.
+// Mean returns the mean duration in seconds; false if no point has a duration.
 func (t Truth) Mean() (float64, bool) {
 	if t.DurationCount == 0 {
 		return 0, false
@@ -40,7 +41,7 @@ func (t Truth) Mean() (float64, bool) {
 	return t.DurationSum / float64(t.DurationCount), true
 }
 
-// Last is the time of the newest dump in seconds, the nearest float64, and false without a dump.
+// Last returns the time of the newest dump as the nearest float64, in seconds since 1970; false without a dump.
 func (t Truth) Last() (float64, bool) { return seconds(t.LastDumpNs), t.HasLast }
 
 func seconds(ns int64) float64 {
@@ -48,8 +49,8 @@ func seconds(ns int64) float64 {
 	return s
 }
 
-// Metrics are the values of the exporter's metrics by name, without those that are absent although no query fails. What
-// depends on a flag of the exporter, such as memdump_vms_dump_overdue, is not among them.
+// Metrics returns the values of the exporter's metrics by name. It omits metrics that are absent without a failed query, and
+// metrics that depend on a flag of the exporter, such as memdump_vms_dump_overdue.
 func (t Truth) Metrics() map[string]float64 {
 	m := map[string]float64{
 		"memdump_dumps":             float64(t.Dumps),
@@ -78,8 +79,8 @@ func (t Truth) Metrics() map[string]float64 {
 	return m
 }
 
-// Truth counts all points afresh. Telemetry, of the measurements named or else of TelemetryMeasurements, counts from
-// nowNs-lookback to nowNs, both included; dumps always.
+// Truth counts all dumps, and the telemetry from nowNs-lookback to nowNs, both inclusive. telemetry are the measurements of
+// telemetry; by default TelemetryMeasurements.
 func (h *History) Truth(nowNs int64, lookback time.Duration, telemetry ...string) Truth {
 	t := Truth{Sized: h.written["gzip_size_bytes"], RawSized: h.written["raw_size_bytes"], Timed: h.written["duration_sec"]}
 	vms, domains := map[string]bool{}, map[string]bool{}
@@ -94,7 +95,7 @@ func (h *History) Truth(nowNs int64, lookback time.Duration, telemetry ...string
 	t.DumpedVMs, t.DumpedDomains = len(vms), len(domains)
 
 	monitored := h.MonitoredDomains(nowNs, lookback, telemetry...)
-	t.MonitoredVMs = len(h.sampled(nowNs, lookback, telemetry).ids())
+	t.MonitoredVMs = len(h.newestTelemetry(nowNs, lookback, telemetry).ids())
 	t.MonitoredDomains = len(monitored)
 	t.NeverDumped = monitored.NeverDumped()
 	return t
@@ -123,20 +124,20 @@ func (t *Truth) addDump(p stored) bool {
 	return isDump
 }
 
-// DumpsOfDomain is what is true of the dumps of one domain. A sum is of all its points, dumps or not, and has its flag
-// when one of these has the field.
+// DumpsOfDomain is the truth about the dumps of one domain. Sums are over all points of the domain, dumps or not. Sized and
+// RawSized are true if one of the points has the field of the sum.
 type DumpsOfDomain struct {
 	Dumps           int64
 	CompressedBytes int64
 	Sized           bool
 	RawBytes        int64
 	RawSized        bool
-	LastNs          int64  // of the newest dump, Unix time in nanoseconds
+	LastNs          int64  // time of the newest dump in nanoseconds since 1970
 	VMID, Host      string // of the newest dump, may be empty
 }
 
-// DumpsByDomain counts the dumps of each domain that has one. A dump's domain is its dom, or its vmid where dom is
-// missing; a dump with neither has none.
+// DumpsByDomain counts the dumps of each domain with a dump. The domain of a dump is its dom, or its vmid if dom is missing. A
+// dump with neither has no domain.
 func (h *History) DumpsByDomain() map[string]DumpsOfDomain {
 	all := map[string]DumpsOfDomain{}
 	for _, p := range h.points {
@@ -168,37 +169,37 @@ func (h *History) DumpsByDomain() map[string]DumpsOfDomain {
 
 // MonitoredDomain is a VM with telemetry within the look-back, and its newest dump.
 type MonitoredDomain struct {
-	UUID   string   // empty when no point has one
-	Name   string   // the newest name in any point; empty when no point of the UUID has one
-	Names  []string // all that it had within the look-back, in order; it owns their dumps
-	VMIDs  []string // its runtime IDs within the look-back, in order
+	UUID   string   // may be empty
+	Name   string   // newest name; may be empty
+	Names  []string // all names within the look-back, sorted; the VM owns their dumps
+	VMIDs  []string // runtime IDs within the look-back, sorted
 	Dumped bool
-	LastNs int64 // time of its newest dump, Unix time in nanoseconds; 0 without one
+	LastNs int64 // time of the newest dump in nanoseconds since 1970; 0 without a dump
 }
 
-// MonitoredDomains are the VMs of one look-back, by name, then UUID.
+// MonitoredDomains are the VMs of one look-back, sorted by name and UUID.
 type MonitoredDomains []MonitoredDomain
 
-// NeverDumped counts the VMs without a dump.
+// NeverDumped returns the number of VMs without a dump.
 func (all MonitoredDomains) NeverDumped() int {
 	return count(all, func(vm MonitoredDomain) bool { return !vm.Dumped })
 }
 
-// Overdue counts the VMs whose newest dump is older than maxAge.
+// Overdue returns the number of VMs whose newest dump is older than maxAge.
 func (all MonitoredDomains) Overdue(nowNs int64, maxAge time.Duration) int {
 	return count(all, func(vm MonitoredDomain) bool { return vm.Dumped && nowNs-vm.LastNs > int64(maxAge) })
 }
 
-// Shared are the names that several of the VMs have had: the dumps of these names cannot be told apart.
+// Shared returns the names that several VMs have had, whose dumps can't be distinguished.
 func (all MonitoredDomains) Shared() []string {
-	bearers := map[string]int{}
+	owners := map[string]int{}
 	for _, vm := range all {
 		for _, name := range vm.Names {
-			bearers[name]++
+			owners[name]++
 		}
 	}
-	maps.DeleteFunc(bearers, func(_ string, n int) bool { return n == 1 })
-	return slices.Sorted(maps.Keys(bearers))
+	maps.DeleteFunc(owners, func(_ string, n int) bool { return n == 1 })
+	return slices.Sorted(maps.Keys(owners))
 }
 
 func count(all MonitoredDomains, is func(MonitoredDomain) bool) int {
@@ -211,41 +212,41 @@ func count(all MonitoredDomains, is func(MonitoredDomain) bool) int {
 	return n
 }
 
-// MonitoredDomains joins the telemetry of the look-back, as Truth counts it, to the dumps. A point without VMID counts for
-// nothing. The others are of
-//   - the VM of their uuid (uuid, or else UUID);
-//   - without one, all the VMs with a uuid that bear their name (name, or else Dom, or else dom) within the look-back, as
-//     one collector may omit what another writes; where there is none, the VM of that name;
-//   - with neither, the VM that another series with the same VMID tells more of; where there is none, the VM of their
-//     VMID, which stands for the name, too, as vmid does in a dump without dom.
+// MonitoredDomains joins the telemetry of the look-back, as in Truth, to the dumps. It ignores points without VMID. A point
+// belongs to
+//   - the VM with its uuid (uuid, or else UUID);
+//   - without a uuid, all VMs with a uuid that have its name (name, or else Dom, or else dom) within the look-back, because
+//     one collector may omit what another writes; if there is none, the VM with that name;
+//   - without a uuid and a name, the VM of other points with the same VMID; if they have no uuid and no name either, the VM
+//     with that VMID, which is then its name, too, like vmid in a dump without dom.
 func (h *History) MonitoredDomains(nowNs int64, lookback time.Duration, telemetry ...string) MonitoredDomains {
-	sampled := h.sampled(nowNs, lookback, telemetry)
-	vms := map[string]*monitored{} // by identity
-	bearers := map[string]map[string]bool{}
-	told := map[string]bool{} // the VMIDs of series that tell more than the VMID
-	for s, ns := range sampled {
+	newest := h.newestTelemetry(nowNs, lookback, telemetry)
+	vms := map[string]*monitored{}         // by identity
+	owners := map[string]map[string]bool{} // identities by name
+	named := map[string]bool{}             // the VMIDs of series with a uuid or a name
+	for s, ns := range newest {
 		if s.uuid() != "" || s.name() != "" {
-			told[s.tags["VMID"]] = true
+			named[s.tags["VMID"]] = true
 		}
 		if uuid := s.uuid(); uuid != "" {
 			of(vms, "uuid "+uuid, uuid).add(s.name(), s.tags["VMID"], ns)
-			if bearers[s.name()] == nil {
-				bearers[s.name()] = map[string]bool{}
+			if owners[s.name()] == nil {
+				owners[s.name()] = map[string]bool{}
 			}
-			bearers[s.name()]["uuid "+uuid] = true
+			owners[s.name()]["uuid "+uuid] = true
 		}
 	}
-	for s, ns := range sampled {
+	for s, ns := range newest {
 		name, id := s.name(), s.tags["VMID"]
 		switch {
 		case s.uuid() != "":
-		case name == "" && told[id]:
+		case name == "" && named[id]:
 		case name == "":
 			of(vms, "VMID "+id, "").add(id, id, ns)
-		case len(bearers[name]) == 0:
+		case len(owners[name]) == 0:
 			of(vms, "name "+name, "").add(name, id, ns)
 		default:
-			for identity := range bearers[name] {
+			for identity := range owners[name] {
 				vms[identity].add(name, id, ns)
 			}
 		}
@@ -271,10 +272,10 @@ func (h *History) MonitoredDomains(nowNs int64, lookback time.Duration, telemetr
 	return all
 }
 
-// monitored is a VM while its telemetry is read.
+// monitored collects the telemetry of one VM.
 type monitored struct {
 	uuid  string
-	names map[string]int64 // and when each was seen last
+	names map[string]int64 // newest time by name
 	ids   map[string]bool
 }
 
@@ -295,10 +296,11 @@ func (m *monitored) add(name, id string, ns int64) {
 func (s *series) uuid() string { return cmp.Or(s.tags["uuid"], s.tags["UUID"]) }
 func (s *series) name() string { return cmp.Or(s.tags["name"], s.tags["Dom"], s.tags["dom"]) }
 
-// sampled are the series of telemetry with a VMID and a point in the look-back, and the time of their newest there.
-type sampled map[*series]int64
+// newestTimes maps series of telemetry to the time of their newest point, in nanoseconds since 1970.
+type newestTimes map[*series]int64
 
-func (h *History) sampled(nowNs int64, lookback time.Duration, telemetry []string) sampled {
+// newestTelemetry returns the series of telemetry with a VMID and a point within the look-back.
+func (h *History) newestTelemetry(nowNs int64, lookback time.Duration, telemetry []string) newestTimes {
 	if telemetry == nil {
 		telemetry = TelemetryMeasurements()
 	}
@@ -306,7 +308,7 @@ func (h *History) sampled(nowNs int64, lookback time.Duration, telemetry []strin
 	for _, s := range h.series {
 		counts[s] = s.tags["VMID"] != "" && slices.Contains(telemetry, s.measurement)
 	}
-	newest := sampled{}
+	newest := newestTimes{}
 	for _, p := range h.points {
 		if p.ns < nowNs-lookback.Nanoseconds() || p.ns > nowNs || !counts[p.series] {
 			continue
@@ -318,10 +320,10 @@ func (h *History) sampled(nowNs int64, lookback time.Duration, telemetry []strin
 	return newest
 }
 
-func (s sampled) ids() map[string]bool {
+func (t newestTimes) ids() map[string]bool {
 	ids := map[string]bool{}
-	for of := range s {
-		ids[of.tags["VMID"]] = true
+	for s := range t {
+		ids[s.tags["VMID"]] = true
 	}
 	return ids
 }
@@ -336,7 +338,7 @@ func float(f field) float64 {
 	panic(fmt.Sprintf("influxtest: %s = %v is not a number", f.key, f.value))
 }
 
-// whole is a number of bytes, which some writers write as a float.
+// whole returns a number of bytes, which some writers write as a float.
 func whole(f field) int64 {
 	if v, ok := f.value.(int64); ok {
 		return v

@@ -143,7 +143,7 @@ func TestHistory_DumpsByDomain(t *testing.T) {
 	}
 }
 
-// TestHistory_MonitoredDomains: each row is a way for the collectors to tell of VMs, or for VMs to have dumps.
+// TestHistory_MonitoredDomains: each row is a way in which collectors write about VMs, or in which VMs have dumps.
 func TestHistory_MonitoredDomains(t *testing.T) {
 	const now, lookback, long, recent = 1000, 100 * time.Nanosecond, 500, 990
 	sample := func(ns int64, t tags) Point { return Point{Telemetry, t, fields{"state": 1}, ns} }

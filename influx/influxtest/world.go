@@ -11,37 +11,38 @@ import (
 	"time"
 )
 
-// WorldConfig is what a world is made of. Zero values stand for the defaults.
+// WorldConfig configures a World. Zero values mean the defaults.
 type WorldConfig struct {
 	Seed           uint64
 	Start          time.Time     // when the hosts start
-	Hosts, VMs     int           // at the start; 4 and 16
-	TelemetryEvery time.Duration // between two points of a VM; two minutes
-	Dumpers        []Dumper      // of the hosts, in turn; both
-	Collectors     []Collector   // of the hosts, in turn, the first host has all; all three
+	Hosts, VMs     int           // numbers at the start; default 4 and 16
+	TelemetryEvery time.Duration // time between two points of a VM; default two minutes
+	Dumpers        []Dumper      // of the hosts, in turn; default both
+	Collectors     []Collector   // of the hosts, in turn, but all on the first host; default all three
 
-	// Floats makes the writers write every number without i, where they write integers otherwise. InfluxDB 1.x rejects
-	// points that give a field another type within a shard, so the older dump program, whose numbers are always
-	// integers, does not run then.
+	// Floats makes the writers write all numbers as floats. InfluxDB 1.x rejects a second type of a field within a shard:
+	// the older dump program, which always writes integers, is then not in use.
 	Floats bool
 
-	// One VM has a life event, and one host restarts, about so often: 20 hours, and two days.
+	// LifeEvery is the mean time between two life events of a VM, and RebootEvery between two restarts of a host; default
+	// 20 hours and two days.
 	LifeEvery, RebootEvery time.Duration
-	DumpEvery              time.Duration // of a VM, at least; four hours
+	DumpEvery              time.Duration // minimum time between two dumps of a VM; default four hours
 
-	// One dump in eight, and one round of telemetry in eight, is delayed by at most so much; 0: none.
+	// DumpsLate and TelemetryLate are the maximum delays of points. One in eight dumps, and one in eight rounds of telemetry,
+	// is delayed; by default none.
 	DumpsLate, TelemetryLate time.Duration
 
-	telemetryFrom time.Time    // what is older is no longer kept; zero: Start
-	dumpsUntil    time.Time    // no dump begins later; zero: they go on
-	calm          [2]time.Time // nothing ends between them
-	odd           bool         // with some points that lack what the writers always write
+	telemetryFrom time.Time    // time of the oldest telemetry; default Start
+	dumpsUntil    time.Time    // time of the last dump; by default, dumps do not end
+	calm          [2]time.Time // time range in which no run ends
+	odd           bool         // some points lack what the writers usually write
 }
 
-// World is a small model of hosts, of the VMs on them, and of what the real writers record of them. VMs start, stop,
-// restart, migrate, are renamed, removed and replaced; hosts restart and hand out runtime IDs from 1 again. Equal
-// configurations give equal worlds, whatever the steps they advance in. What a World returns beside the points comes from
-// what happened, not from the points, so that counting can be compared with it. It is not safe for concurrent use.
+// World is a small model of hosts, their VMs, and what the real writers record of them. VMs start, stop, restart and migrate.
+// They are renamed, removed and replaced. Hosts restart, and assign runtime IDs from 1 again. Equal configurations give equal
+// worlds, whatever the steps of Advance. The truth that a World returns is derived from the events and not from the points, so
+// that it is independent of the truth that a History counts. A World is not safe for concurrent use.
 type World struct {
 	config  WorldConfig
 	rng     *rand.Rand
@@ -51,57 +52,57 @@ type World struct {
 	hosts   []*host
 	vms     []*VM
 	dumps   []Dump
-	started int     // dumps, the odd ones of which are picked by number
-	arrived []Point // since the last Advance
+	started int     // number of dumps that have begun; selects the odd ones
+	arrived []Point // since the latest Advance
 	history *History
-	// Happened counts the events by kind: dump, restart, off, migration, rename, replacement, reboot, lost dump, late dump,
-	// late telemetry.
+	// Happened counts events by kind: dump, restart, off, migration, rename, replacement, reboot, lost dump, late dump, late
+	// telemetry.
 	Happened map[string]int
 }
 
-// VM is one virtual machine from its making to its removal.
+// VM is one virtual machine from its creation to its removal.
 type VM struct {
 	UUID    string
-	name    string // of now
-	host    *host  // where it is defined now
+	name    string // current name
+	host    *host  // current host
 	runs    []*run
 	removed bool
-	busy    time.Time // until then a dump holds the VM: nothing else is done to it
-	every   time.Duration
-	loop    int64     // dumps so far
-	twin    *VM       // each fifth dump of this one starts at the same instant as one of that one
-	noDumps time.Time // from then on it is not dumped
-	pinned  bool      // no life events but those of its host
+	busy    time.Time     // end of the current dump, before which the VM has no other event
+	every   time.Duration // time between two dumps
+	loop    int64         // number of dumps so far
+	twin    *VM           // every fifth dump of this VM starts at the same time as one of the twin
+	noDumps time.Time     // time from which the VM is not dumped; zero for never
+	pinned  bool          // the VM has no life events except those of its host
 }
 
 // Run is a VM's life on one host, from a start to a stop, under one runtime ID.
 type Run struct {
 	Name, Host, VMID string
-	From, To         time.Time // To is zero while it runs
+	From, To         time.Time // To is zero while the VM is running
 }
 
 type run struct {
 	Run
-	seen time.Time // by a collector of telemetry last; zero: never
+	seen time.Time // time of the newest telemetry; zero without any
 }
 
-// Dump is a dump that is on record.
+// Dump is a dump in the database.
 type Dump struct {
 	VM      *VM
 	Start   time.Time
 	Arrived time.Time // in the database
 	Domain  string
-	VMID    string // as written: of a VM that is shut off, the domain name
-	Host    string // as written; empty when the writer records none
-	// Duration is a multiple of 1/8 s: floats add those without rounding, in every order.
+	VMID    string // as written: the domain name if the VM is shut off
+	Host    string // as written; empty if the writer records none
+	// Duration is a multiple of 1/8 s: the sum as a float is exact in any order.
 	Duration time.Duration
-	// CompressedBytes and RawBytes are 0 when the writer records none.
+	// CompressedBytes and RawBytes are 0 if the writer records none.
 	CompressedBytes, RawBytes int64
 }
 
 type host struct {
 	name       string
-	last       int // runtime ID
+	last       int // latest runtime ID
 	boots      int
 	down       bool
 	dumper     Dumper
@@ -109,14 +110,14 @@ type host struct {
 	ticks      int
 }
 
-// names are the first VMs'; some need every escape of line protocol.
+// names are the names of the first VMs. They contain all characters that line protocol escapes.
 var names = []string{
 	"web-01", "web-02", "web-03", "db-01", "db-02", "mail", "büro-dc", "Windows Server 2022, eval", "build=arm64",
 	`lab\win11`, "cache-01", "cache-02", "ci-runner-01", "ci-runner-02", "gitlab", "vault",
 }
 
-// NewWorld makes a world at its start, before anything is recorded. Its last VM is never dumped, and the dumps of the one
-// before it end after two days.
+// NewWorld returns a world at its start, without points. The last VM is never dumped, and the VM before it is not dumped after
+// two days.
 func NewWorld(c WorldConfig) *World {
 	c.Hosts, c.VMs = cmp.Or(c.Hosts, 4), cmp.Or(c.VMs, 16)
 	c.TelemetryEvery = cmp.Or(c.TelemetryEvery, 2*time.Minute)
@@ -163,20 +164,20 @@ func NewWorld(c WorldConfig) *World {
 	return w
 }
 
-// Now is the time that the world has come to.
+// Now returns the current time of the world.
 func (w *World) Now() time.Time { return w.now }
 
-// History is what has arrived in the database so far, with all that Advance has returned.
+// History returns the history of all points that Advance has returned.
 func (w *World) History() *History { return w.history }
 
-// VMs are all that there have been, the oldest first.
+// VMs returns all VMs, including removed ones, in the order of their creation.
 func (w *World) VMs() []*VM { return slices.Clone(w.vms) }
 
-// Dumps are the dumps that have arrived, in the order of their arrival.
+// Dumps returns the dumps that have arrived, in the order of their arrival.
 func (w *World) Dumps() []Dump { return slices.Clone(w.dumps) }
 
-// Advance lets the time pass and returns the points that arrive meanwhile, in this order. The point of a dump arrives
-// after its time, that of telemetry at it.
+// Advance advances the time by d. It returns the points that arrive in that time, in the order of their arrival. A dump
+// arrives after its time, and telemetry at its time.
 func (w *World) Advance(d time.Duration) []Point {
 	until := w.now.Add(d)
 	for len(w.queue) > 0 && !w.queue[0].at.After(until) {
@@ -191,7 +192,7 @@ func (w *World) Advance(d time.Duration) []Point {
 	return arrived
 }
 
-// Runs are the runs of the VM so far, the oldest first.
+// Runs returns the runs of the VM so far, oldest first.
 func (v *VM) Runs() []Run {
 	runs := make([]Run, len(v.runs))
 	for i, r := range v.runs {
@@ -200,7 +201,7 @@ func (v *VM) Runs() []Run {
 	return runs
 }
 
-// At is the run of the VM at a time, and false while it does not run.
+// At returns the run of the VM at a time; false if it was not running.
 func (v *VM) At(t time.Time) (Run, bool) {
 	for _, r := range v.runs {
 		if !t.Before(r.From) && (r.To.IsZero() || t.Before(r.To)) {
@@ -210,12 +211,12 @@ func (v *VM) At(t time.Time) (Run, bool) {
 	return Run{}, false
 }
 
-// Truth is what History.Truth counts.
+// Truth returns what History.Truth must return, derived from the events.
 func (w *World) Truth(lookback time.Duration) Truth {
-	n, dumped, sampled := int64(len(w.dumps)), map[string]bool{}, map[string]bool{}
+	n, dumpedIDs, monitoredIDs := int64(len(w.dumps)), map[string]bool{}, map[string]bool{}
 	t := Truth{Dumps: n, DurationCount: n, HasLast: n > 0, Timed: n > 0, DumpedDomains: len(w.DumpsByDomain())}
 	for _, d := range w.dumps {
-		dumped[d.VMID] = true
+		dumpedIDs[d.VMID] = true
 		t.CompressedBytes += d.CompressedBytes
 		t.RawBytes += d.RawBytes
 		t.DurationSum += d.Duration.Seconds()
@@ -225,15 +226,15 @@ func (w *World) Truth(lookback time.Duration) Truth {
 	monitored := w.Monitored(lookback)
 	for _, vm := range monitored {
 		for _, id := range vm.VMIDs {
-			sampled[id] = true
+			monitoredIDs[id] = true
 		}
 	}
-	t.DumpedVMs, t.MonitoredVMs = len(dumped), len(sampled)
+	t.DumpedVMs, t.MonitoredVMs = len(dumpedIDs), len(monitoredIDs)
 	t.MonitoredDomains, t.NeverDumped = len(monitored), monitored.NeverDumped()
 	return t
 }
 
-// DumpsByDomain is what History.DumpsByDomain counts.
+// DumpsByDomain returns what History.DumpsByDomain must return, derived from the events.
 func (w *World) DumpsByDomain() map[string]DumpsOfDomain {
 	all := map[string]DumpsOfDomain{}
 	for _, d := range w.dumps {
@@ -250,7 +251,7 @@ func (w *World) DumpsByDomain() map[string]DumpsOfDomain {
 	return all
 }
 
-// Monitored are the VMs that a collector has seen within the look-back up to now: what History.MonitoredDomains counts.
+// Monitored returns what History.MonitoredDomains must return at the current time, derived from the events.
 func (w *World) Monitored(lookback time.Duration) MonitoredDomains {
 	dumps := w.DumpsByDomain()
 	var all MonitoredDomains
@@ -280,7 +281,7 @@ func (w *World) Monitored(lookback time.Duration) MonitoredDomains {
 	return all
 }
 
-// event is what happens at a time; at equal times, in the order of planning.
+// event is a function that is called at a time. Events at equal times are called in the order of their numbers.
 type event struct {
 	at     time.Time
 	number int
@@ -302,33 +303,35 @@ func (q *queue) Pop() any {
 	return e
 }
 
+// at plans an event.
 func (w *World) at(t time.Time, do func(at time.Time)) {
 	w.queued++
 	heap.Push(&w.queue, event{t, w.queued, do})
 }
 
-func (w *World) span(below time.Duration) time.Duration {
-	return time.Duration(w.rng.Int64N(int64(below)))
+// upTo returns a random duration in [0, limit).
+func (w *World) upTo(limit time.Duration) time.Duration {
+	return time.Duration(w.rng.Int64N(int64(limit)))
 }
 
-// about is a time between half and one and a half of d.
-func (w *World) about(d time.Duration) time.Duration { return d/2 + w.span(d) }
+// about returns a random duration from half of d to one and a half of d.
+func (w *World) about(d time.Duration) time.Duration { return d/2 + w.upTo(d) }
 
-// create makes a VM that starts then.
+// create creates a VM that starts at a time.
 func (w *World) create(name string, h *host, at time.Time) *VM {
 	v := &VM{
 		UUID: fmt.Sprintf("%08x-%04x-4%03x-a%03x-%012x",
 			w.rng.Uint32(), w.rng.IntN(1<<16), w.rng.IntN(1<<12), w.rng.IntN(1<<12), w.rng.Int64N(1<<48)),
-		name: name, host: h, every: w.config.DumpEvery + w.span(w.config.DumpEvery*2/3),
+		name: name, host: h, every: w.config.DumpEvery + w.upTo(w.config.DumpEvery*2/3),
 	}
 	w.vms = append(w.vms, v)
 	w.at(at, func(at time.Time) { w.start(v, at) })
 	w.at(at.Add(w.about(w.config.LifeEvery)), func(at time.Time) { w.live(v, at) })
-	w.at(at.Add(w.span(v.every)), func(at time.Time) { w.dumpDue(v, at) })
+	w.at(at.Add(w.upTo(v.every)), func(at time.Time) { w.dumpDue(v, at) })
 	return v
 }
 
-// running is the VM's run of now; nil: it is shut off.
+// running returns the current run of the VM; nil if it is shut off.
 func (v *VM) running() *run {
 	if n := len(v.runs); n > 0 && v.runs[n-1].To.IsZero() {
 		return v.runs[n-1]
@@ -336,7 +339,7 @@ func (v *VM) running() *run {
 	return nil
 }
 
-// start starts a VM that is shut off, as soon as its host is up.
+// start starts a VM that is shut off, or plans it for a time when its host is up.
 func (w *World) start(v *VM, at time.Time) {
 	if v.removed || v.running() != nil {
 		return
@@ -351,7 +354,7 @@ func (w *World) start(v *VM, at time.Time) {
 
 func (w *World) stop(v *VM, at time.Time) { v.running().To = at }
 
-// live lets something happen to the VM, and plans the next event.
+// live plans a random life event of the VM, and the next call of live.
 func (w *World) live(v *VM, at time.Time) {
 	if v.removed || v.pinned {
 		return
@@ -371,13 +374,13 @@ func (w *World) live(v *VM, at time.Time) {
 	w.at(at.Add(w.about(w.config.LifeEvery)), func(at time.Time) { w.live(v, at) })
 }
 
-// when does something to a VM as soon as that runs, is not being dumped, and may end a run.
+// when calls do as soon as the VM is running and not being dumped, and runs may end.
 func (w *World) when(v *VM, at time.Time, do func(*VM, time.Time)) {
 	later := func(at time.Time) { w.when(v, at, do) }
 	switch {
 	case v.removed:
 	case w.calm(at):
-		w.at(w.config.calm[1].Add(w.span(time.Hour)), later)
+		w.at(w.config.calm[1].Add(w.upTo(time.Hour)), later)
 	case v.running() == nil:
 		w.at(at.Add(10*time.Minute), later)
 	case at.Before(v.busy):
@@ -387,6 +390,7 @@ func (w *World) when(v *VM, at time.Time, do func(*VM, time.Time)) {
 	}
 }
 
+// calm reports whether a time lies in the calm.
 func (w *World) calm(at time.Time) bool {
 	return at.After(w.config.calm[0]) && at.Before(w.config.calm[1])
 }
@@ -400,7 +404,7 @@ func (w *World) restart(v *VM, at time.Time) {
 func (w *World) switchOff(v *VM, at time.Time) {
 	w.Happened["off"]++
 	w.stop(v, at)
-	w.at(at.Add(2*time.Hour+w.span(6*time.Hour)), func(at time.Time) { w.start(v, at) })
+	w.at(at.Add(2*time.Hour+w.upTo(6*time.Hour)), func(at time.Time) { w.start(v, at) })
 }
 
 func (w *World) migrate(v *VM, at time.Time) {
@@ -420,7 +424,7 @@ func (w *World) moveTo(to *host) func(v *VM, at time.Time) {
 	}
 }
 
-// rename shuts the VM off, as libvirt demands for it, and starts it with a new name, or with the former one again.
+// rename shuts the VM off, as libvirt requires, and starts it with a new name, or again with its first name.
 func (w *World) rename(v *VM, at time.Time) {
 	w.Happened["rename"]++
 	w.stop(v, at)
@@ -437,8 +441,8 @@ func (w *World) remove(v *VM, at time.Time) {
 	v.removed = true
 }
 
-// replace removes the VM and sets up another with its name. After the calm it does not, so that at the end no two VMs of
-// the look-back have one name.
+// replace removes the VM and creates another one with its name. It does nothing after the calm, so that no two VMs of the
+// final look-back have the same name.
 func (w *World) replace(v *VM, at time.Time) {
 	if !w.config.calm[0].IsZero() && at.After(w.config.calm[0]) {
 		return
@@ -448,16 +452,17 @@ func (w *World) replace(v *VM, at time.Time) {
 	w.create(v.name, v.host, at.Add(30*time.Minute)).noDumps = v.noDumps
 }
 
-// reboot restarts a host: its VMs stop, what is dumped there is lost, and the VMs start again under numbers from 1.
+// reboot restarts a host and plans its next restart. During the calm, it plans the restart for a time after it.
 func (w *World) reboot(h *host, at time.Time) {
 	if w.calm(at) {
-		w.at(w.config.calm[1].Add(w.span(time.Hour)), func(at time.Time) { w.reboot(h, at) })
+		w.at(w.config.calm[1].Add(w.upTo(time.Hour)), func(at time.Time) { w.reboot(h, at) })
 		return
 	}
 	w.halt(h, at)
 	w.at(at.Add(w.about(w.config.RebootEvery)), func(at time.Time) { w.reboot(h, at) })
 }
 
+// halt restarts a host: its VMs stop, its current dumps are lost, and the VMs start again with runtime IDs from 1.
 func (w *World) halt(h *host, at time.Time) {
 	w.Happened["reboot"]++
 	var stopped []*VM
@@ -477,12 +482,12 @@ func (w *World) halt(h *host, at time.Time) {
 	})
 }
 
-// tick is one round of a host's collectors of telemetry.
+// tick is one round of the collectors of a host.
 func (w *World) tick(h *host, at time.Time) {
-	points, sampled := w.sampleHost(h, at)
+	points, collected := w.collect(h, at)
 	arrive := func(time.Time) {
 		w.arrived = append(w.arrived, points...)
-		saw(sampled, at)
+		markSeen(collected, at)
 	}
 	if late := w.late("late telemetry", w.config.TelemetryLate); late > 0 {
 		w.at(at.Add(late), arrive)
@@ -492,48 +497,48 @@ func (w *World) tick(h *host, at time.Time) {
 	w.at(at.Add(w.config.TelemetryEvery), func(at time.Time) { w.tick(h, at) })
 }
 
-// saw is a collector's sample of the runs.
-func saw(sampled []*run, at time.Time) {
-	for _, r := range sampled {
+// markSeen records that runs have telemetry at a time.
+func markSeen(runs []*run, at time.Time) {
+	for _, r := range runs {
 		if at.After(r.seen) {
 			r.seen = at
 		}
 	}
 }
 
-// late is by how much something is delayed: one in eight, by at most so much.
-func (w *World) late(what string, most time.Duration) time.Duration {
-	if most == 0 || w.rng.IntN(8) > 0 {
+// late returns a random delay, which is 0 in seven of eight cases, and counts an event if it is not.
+func (w *World) late(event string, maxDelay time.Duration) time.Duration {
+	if maxDelay == 0 || w.rng.IntN(8) > 0 {
 		return 0
 	}
-	w.Happened[what]++
-	return w.span(most)
+	w.Happened[event]++
+	return w.upTo(maxDelay)
 }
 
-// sampleHost is what a host's collectors write of the runs there.
-func (w *World) sampleHost(h *host, at time.Time) (points []Point, sampled []*run) {
+// collect returns the points that the collectors of a host write, and the runs that the points are about.
+func (w *World) collect(h *host, at time.Time) (points []Point, collected []*run) {
 	h.ticks++
 	for _, v := range w.vms {
 		r := v.running()
 		if v.host != h || r == nil {
 			continue
 		}
-		sampled = append(sampled, r)
+		collected = append(collected, r)
 		for _, c := range h.collectors {
-			points = append(points, w.sample(c, v.UUID, r.Run, at, h.ticks%10 == 1)...)
+			points = append(points, w.telemetry(c, v.UUID, r.Run, at, h.ticks%10 == 1)...)
 		}
 	}
-	return points, sampled
+	return points, collected
 }
 
-// dumpDue dumps a VM by its schedule, and plans the next dump; what could not be dumped is tried again soon.
+// dumpDue dumps a VM on schedule, and plans the next dump: soon if the VM can't be dumped.
 func (w *World) dumpDue(v *VM, at time.Time) {
 	if v.removed || !w.config.dumpsUntil.IsZero() && at.After(w.config.dumpsUntil) {
 		return
 	}
-	next := v.every*3/4 + w.span(v.every/2)
+	next := v.every*3/4 + w.upTo(v.every/2)
 	if !w.dump(v, at) {
-		next = 20*time.Minute + w.span(20*time.Minute)
+		next = 20*time.Minute + w.upTo(20*time.Minute)
 	}
 	w.at(at.Add(next), func(at time.Time) { w.dumpDue(v, at) })
 	if v.twin != nil && v.loop%5 == 0 {
@@ -541,11 +546,11 @@ func (w *World) dumpDue(v *VM, at time.Time) {
 	}
 }
 
-// dump starts a dump, whose point arrives when it is done, unless the host restarts before. It reports false when the VM
-// cannot be dumped.
+// dump starts a dump. Its point arrives after the end of the dump, unless the host restarts before that. dump returns false if
+// the VM can't be dumped.
 func (w *World) dump(v *VM, at time.Time) bool {
 	if !v.noDumps.IsZero() && !at.Before(v.noDumps) {
-		return true // nobody means to
+		return true // no dump is intended
 	}
 	r := v.running()
 	if at.Before(v.busy) || v.host.down || r == nil && v.host.dumper == DumpProgram {
@@ -559,7 +564,7 @@ func (w *World) dump(v *VM, at time.Time) bool {
 	v.busy = at.Add(d.Duration)
 	d.Arrived = v.busy.Add(w.late("late dump", w.config.DumpsLate))
 	if v.host.dumper == DumpProgram {
-		d.Arrived = d.Arrived.Add(time.Minute + w.span(5*time.Minute)) // of compression
+		d.Arrived = d.Arrived.Add(time.Minute + w.upTo(5*time.Minute)) // compression
 	}
 	h, boots := v.host, v.host.boots
 	p := w.record(&d, h, v.loop, v.every)
@@ -581,7 +586,7 @@ func (w *World) arrive(d Dump, p Point) {
 	}
 }
 
-// duration is 8 to 133 seconds.
+// duration returns a random duration from 8 to 133 seconds.
 func (w *World) duration() time.Duration {
 	return time.Duration(64+w.rng.IntN(1000)) * time.Second / 8
 }

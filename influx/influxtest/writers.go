@@ -20,8 +20,8 @@ type Dumper int
 
 // The writers of dumps.
 const (
-	DumpProgram Dumper = iota // the older one: compresses, records neither raw size nor host, dumps running VMs only
-	DumpService               // the newer one: does not compress, records the raw size and the host
+	DumpProgram Dumper = iota // the older one: compresses dumps, records no raw size and no host, dumps running VMs only
+	DumpService               // the newer one: does not compress dumps, records raw size and host
 )
 
 // Collector is a writer of telemetry.
@@ -34,7 +34,7 @@ const (
 	OlderCollector                       // vm_metrics with VMID, name, uuid; its state is a string
 )
 
-// number is an integer as this world's writers write it.
+// number returns an integer in the type that the writers of this world use.
 func (w *World) number(n int64) any {
 	if w.config.Floats {
 		return float64(n)
@@ -42,7 +42,7 @@ func (w *World) number(n int64) any {
 	return n
 }
 
-// record makes the point of a dump, and sets the dump's VMID, Host and sizes to what the point has.
+// record returns the point of a dump, and sets VMID, Host and sizes of the dump to those of the point.
 func (w *World) record(d *Dump, h *host, loop int64, every time.Duration) Point {
 	w.started++
 	end, duration := d.Start.Add(d.Duration), d.Duration.Seconds()
@@ -56,7 +56,7 @@ func (w *World) record(d *Dump, h *host, loop int64, every time.Duration) Point 
 	p := Point{Measurement: Dumps, Tags: map[string]string{"dom": d.Domain, "vmid": d.VMID}, TimeNs: d.Start.UnixNano()}
 	switch {
 	case w.config.odd && h.dumper == DumpProgram && w.started%11 == 5:
-		// A script from before the program, for which the name was the VM's identity.
+		// An old script writes the domain name as vmid.
 		d.VMID, d.CompressedBytes = d.Domain, compressed
 		p.Tags = map[string]string{"vmid": d.VMID}
 		p.Fields = map[string]any{"sha256": sha, "duration_sec": duration, "gzip_size_bytes": compressed}
@@ -77,13 +77,13 @@ func (w *World) record(d *Dump, h *host, loop int64, every time.Duration) Point 
 		}
 	}
 	if w.config.odd && w.started%257 == 100 {
-		delete(p.Fields, "sha256") // a record, and no dump
+		delete(p.Fields, "sha256") // a record that is no dump
 	}
 	return p
 }
 
-// sample is what a collector writes of a run; devices and features only with all.
-func (w *World) sample(c Collector, uuid string, r Run, at time.Time, all bool) []Point {
+// telemetry returns the points that a collector writes of a run; devices and features only if all is true.
+func (w *World) telemetry(c Collector, uuid string, r Run, at time.Time, all bool) []Point {
 	lower := map[string]string{"VMID": r.VMID, "name": r.Name, "uuid": uuid}
 	upper := map[string]string{"VMID": r.VMID, "Dom": r.Name, "UUID": uuid}
 	uptime := int64(at.Sub(r.From) / time.Second)
@@ -93,10 +93,10 @@ func (w *World) sample(c Collector, uuid string, r Run, at time.Time, all bool) 
 	devices := func(tags map[string]string) []Point {
 		var points []Point
 		for _, device := range [][2]string{{"disk", "vda"}, {"nic", "vnet" + r.VMID}} {
-			of := maps.Clone(tags)
-			of["devtype"], of["device"] = device[0], device[1]
+			deviceTags := maps.Clone(tags)
+			deviceTags["devtype"], deviceTags["device"] = device[0], device[1]
 			traffic := map[string]any{"rxbytes": w.number(uptime * 100), "txbytes": w.number(uptime * 70)}
-			points = append(points, point(Devices, of, traffic))
+			points = append(points, point(Devices, deviceTags, traffic))
 		}
 		return points
 	}

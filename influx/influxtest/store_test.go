@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// TestProve has what a proof must take and must not.
-func TestProve(t *testing.T) {
+// TestVerify: what Verify must accept, and what it must not.
+func TestVerify(t *testing.T) {
 	t.Parallel()
 	s := MustStart(t)
 	week := time.Date(2025, 11, 3, 0, 0, 0, 0, time.UTC) // a Monday, where shards begin
@@ -26,10 +26,10 @@ func TestProve(t *testing.T) {
 		front := LimitFiles(t, s.URL, "influxdb-3.8.3", 50)
 		front.Holds(believable)
 		limited := Writer{URL: front.URL}
-		if err := limited.Prove(t.Context(), "believable", believable); err != nil {
+		if err := limited.Verify(t.Context(), "believable", believable); err != nil {
 			t.Error(err)
 		}
-		if _, refused := front.Asked(); refused == 0 {
+		if _, refused := front.Queries(); refused == 0 {
 			t.Error("nothing was refused")
 		}
 	})
@@ -49,7 +49,7 @@ func TestProve(t *testing.T) {
 	t.Run("the ends of time", func(t *testing.T) { s.MustStore(t, "edges", edges) })
 	t.Run("the ends of time, one lost", func(t *testing.T) {
 		edges.Add(Point{Measurement: "m", Fields: fields{"x": 1}, TimeNs: math.MinInt64 + 3})
-		wantError(t, s.Prove(t.Context(), "edges", edges), "m: the count is another: in the week from 1677-09-20 1 of 2 values of x")
+		wantError(t, s.Verify(t.Context(), "edges", edges), "m: wrong number of values: in the week from 1677-09-20 1 of 2 values of x")
 	})
 
 	h := &History{}
@@ -76,8 +76,8 @@ func TestProve(t *testing.T) {
 		if err := lossy.Write(t.Context(), "lossy", h.Lines()); err != nil {
 			t.Fatal(err)
 		}
-		wantError(t, lossy.Prove(t.Context(), "lossy", h),
-			"lossy holds the history: mem_dumps: the count is another: in the week from 2025-11-10 1 of 3 values of duration_sec, 1 of 3 values of sha256")
+		wantError(t, lossy.Verify(t.Context(), "lossy", h),
+			"lossy has the history: mem_dumps: wrong number of values: in the week from 2025-11-10 1 of 3 values of duration_sec, 1 of 3 values of sha256")
 	})
 	t.Run("points too many", func(t *testing.T) {
 		more := dump("b", week, fields{"sha256": "s"})
@@ -85,16 +85,16 @@ func TestProve(t *testing.T) {
 		if err := s.Write(t.Context(), "more", []string{more.Line()}); err != nil {
 			t.Fatal(err)
 		}
-		wantError(t, s.Prove(t.Context(), "more", h), "in the week from 2025-11-03 8 of 7 values of sha256")
+		wantError(t, s.Verify(t.Context(), "more", h), "in the week from 2025-11-03 8 of 7 values of sha256")
 		far := dump("b", week.AddDate(1, 0, 0), fields{"sha256": "s"})
 		h.Add(more)
 		if err := s.Write(t.Context(), "more", []string{far.Line()}); err != nil {
 			t.Fatal(err)
 		}
-		wantError(t, s.Prove(t.Context(), "more", h), "as a whole 12 of 11 values of sha256, though each week is right")
+		wantError(t, s.Verify(t.Context(), "more", h), "over all time 12 of 11 values of sha256, although each week is right")
 	})
 	t.Run("no database", func(t *testing.T) {
-		wantError(t, s.Prove(t.Context(), "none", h), "database not found")
+		wantError(t, s.Verify(t.Context(), "none", h), "database not found")
 	})
 }
 
@@ -105,7 +105,7 @@ func wantError(t *testing.T, err error, want string) {
 	}
 }
 
-// TestStore: a history is there, or it is an error, whatever the server says of a write.
+// TestStore: a history is stored, or there is an error, whatever the server responds to a write.
 func TestStore(t *testing.T) {
 	t.Parallel()
 	real := MustStart(t)
@@ -113,9 +113,9 @@ func TestStore(t *testing.T) {
 		lost int64    // writes that are acknowledged and leave no trace
 		want []string // in the error; nil: none
 	}{
-		"kept":       {lost: 0},
+		"all stored": {lost: 0},
 		"lost once":  {lost: 1},
-		"lost twice": {lost: 2, want: []string{"prove that lost twice holds the history", Telemetry, "in the week from ", "0 of "}},
+		"lost twice": {lost: 2, want: []string{"verify that lost twice has the history", Telemetry, "in the week from ", "0 of "}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var writes atomic.Int64
@@ -140,7 +140,7 @@ func TestStore(t *testing.T) {
 				if err != nil {
 					t.Error(err)
 				}
-				if err := real.Prove(t.Context(), name, h); err != nil {
+				if err := real.Verify(t.Context(), name, h); err != nil {
 					t.Error(err)
 				}
 				return

@@ -8,24 +8,24 @@ import (
 	"unicode/utf8"
 )
 
-// AnswerRow is one row of an answer of /query.
-type AnswerRow struct {
+// ResponseRow is one row of a response of /query.
+type ResponseRow struct {
 	Name    string
 	Tags    map[string]string
 	Columns []string
 	Values  []any // string, json.Number, bool or nil
 }
 
-// ErrTwice says that an object names a member twice, which means what its reader likes.
-var ErrTwice = errors.New("a member is named twice")
+// ErrDuplicateKey means that a JSON object has a key twice. Which value counts depends on the reader.
+var ErrDuplicateKey = errors.New("a JSON object has a key twice")
 
-// ReadAnswer reads an answer of /query as plainly as can be, to hold other readers
-// against. The error is not nil unless it is one whole and faultless answer to one
-// statement, and ErrTwice for one that can't be judged.
-func ReadAnswer(body []byte) (rows []AnswerRow, err error) {
+// ReadResponse reads a response of /query in the simplest possible way, as a reference for other
+// readers. The error is nil only for a complete and valid response to one statement. It is
+// ErrDuplicateKey for a response that can't be judged.
+func ReadResponse(body []byte) (rows []ResponseRow, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			rows, err = nil, fmt.Errorf("not of the form: %v", r)
+			rows, err = nil, fmt.Errorf("unexpected structure: %v", r)
 		}
 	}()
 	var document any
@@ -34,8 +34,8 @@ func ReadAnswer(body []byte) (rows []AnswerRow, err error) {
 	if !utf8.Valid(body) || !json.Valid(body) {
 		return nil, errors.New("no JSON in UTF-8")
 	}
-	if twice(json.NewDecoder(bytes.NewReader(body))) {
-		return nil, ErrTwice
+	if hasDuplicateKey(json.NewDecoder(bytes.NewReader(body))) {
+		return nil, ErrDuplicateKey
 	}
 	if err := d.Decode(&document); err != nil {
 		return nil, err
@@ -68,8 +68,8 @@ func ReadAnswer(body []byte) (rows []AnswerRow, err error) {
 	return rows, nil
 }
 
-func seriesRows(series map[string]any) (rows []AnswerRow) {
-	row := AnswerRow{Name: text(series["name"]), Tags: map[string]string{}}
+func seriesRows(series map[string]any) (rows []ResponseRow) {
+	row := ResponseRow{Name: text(series["name"]), Tags: map[string]string{}}
 	if tags := series["tags"]; tags != nil {
 		for tag, value := range tags.(map[string]any) {
 			row.Tags[tag] = text(value)
@@ -87,12 +87,12 @@ func seriesRows(series map[string]any) (rows []AnswerRow) {
 	for _, one := range values.([]any) {
 		row.Values, _ = one.([]any)
 		if len(row.Values) != len(row.Columns) || one != nil && row.Values == nil {
-			panic("a row that does not fit")
+			panic("a row with another number of values than columns")
 		}
 		for _, value := range row.Values {
 			switch value.(type) {
 			case []any, map[string]any:
-				panic("a value that is no scalar")
+				panic("a value is not a scalar")
 			}
 		}
 		rows = append(rows, row)
@@ -100,7 +100,7 @@ func seriesRows(series map[string]any) (rows []AnswerRow) {
 	return rows
 }
 
-// text and flag take null for nothing, as encoding/json does.
+// text returns a string; null is the empty one, as in encoding/json.
 func text(value any) string {
 	if value == nil {
 		return ""
@@ -108,10 +108,11 @@ func text(value any) string {
 	return value.(string)
 }
 
+// flag returns a bool; null is false, as in encoding/json.
 func flag(value any) bool { return value != nil && value.(bool) }
 
-// twice reports whether an object of the JSON names a member twice.
-func twice(d *json.Decoder) bool {
+// hasDuplicateKey reports whether an object of the JSON has a key twice.
+func hasDuplicateKey(d *json.Decoder) bool {
 	token, err := d.Token()
 	if delim, ok := token.(json.Delim); err != nil || !ok || delim == ']' || delim == '}' {
 		return false
@@ -125,7 +126,7 @@ func twice(d *json.Decoder) bool {
 			}
 			names[name] = true
 		}
-		if twice(d) {
+		if hasDuplicateKey(d) {
 			return true
 		}
 	}
