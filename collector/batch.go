@@ -46,7 +46,10 @@ const lateGrace = 100 * time.Millisecond
 
 // newBatch returns a batch that ends at the deadline, by the real clock. It makes no request.
 func (e *Exporter) newBatch(ctx context.Context, deadline time.Time) *batch {
-	b := &batch{exporter: e, began: time.Now(), now: e.config.Now(), done: make(chan struct{}), results: make([]result, len(e.queries))}
+	b := &batch{
+		exporter: e, began: time.Now(), now: e.config.Now(),
+		done: make(chan struct{}), results: make([]result, len(e.queries)),
+	}
 	b.ctx, b.cancel = context.WithDeadline(ctx, deadline)
 	b.schemas = e.newSchemas(b.ctx)
 	b.dumpedDomains = sync.OnceValues(b.findDumpedDomains)
@@ -90,13 +93,9 @@ func (b *batch) view(s source) (view, error) {
 func (b *batch) execute(finished func(result), others func()) {
 	defer close(b.done)
 	defer b.cancel()
-	type outcome struct {
-		i int
-		r result
-	}
-	outcomes := make(chan outcome, len(b.results)) // buffered: a late query never blocks
+	results := make(chan result, len(b.results)) // buffered: a late query never blocks
 	for i := range b.exporter.queries {
-		go func() { outcomes <- outcome{i, b.runQuery(&b.exporter.queries[i])} }()
+		go func() { results <- b.runQuery(&b.exporter.queries[i]) }()
 	}
 	identified := make(chan influx.Server, 1)
 	go func() {
@@ -105,27 +104,7 @@ func (b *batch) execute(finished func(result), others func()) {
 		_ = contain(func() (err error) { server, err = b.exporter.config.Database.Identify(b.ctx); return err })
 		identified <- server
 	}()
-	ended, late, expired := b.ctx.Done(), (<-chan time.Time)(nil), false
-	for missing := len(b.results); missing > 0 && !expired; {
-		select {
-		case o := <-outcomes:
-			b.results[o.i] = o.r
-			finished(o.r)
-			missing--
-		case <-ended:
-			// Queries return soon, with a more precise error than a missing result.
-			ended, late = nil, time.After(lateGrace)
-		case <-late:
-			expired = true
-		}
-	}
-	for i := range b.results {
-		if q := &b.exporter.queries[i]; b.results[i].query == nil {
-			b.results[i] = result{query: q, took: time.Since(b.began),
-				err: fmt.Errorf("%w: no response within the scrape timeout", influx.ErrTimeout)}
-			finished(b.results[i])
-		}
-	}
+	b.collect(results, finished)
 	select {
 	case b.server = <-identified:
 	case <-b.ctx.Done():
@@ -134,8 +113,43 @@ func (b *batch) execute(finished func(result), others func()) {
 	b.histories = b.exporter.Histories()
 }
 
-// aggregateOf returns the aggregate of a query by its name; nil where the query failed, is not
-// in the table, or a gateway responded.
+// collect stores the results of the queries, and an error for each query without a result shortly
+// after the deadline.
+func (b *batch) collect(results <-chan result, finished func(result)) {
+	ended, late := b.ctx.Done(), (<-chan time.Time)(nil)
+	for missing := len(b.results); missing > 0; {
+		select {
+		case r := <-results:
+			b.store(r)
+			finished(r)
+			missing--
+		case <-ended:
+			// Queries return soon, with a more precise error than a missing result.
+			ended, late = nil, time.After(lateGrace)
+		case <-late:
+			missing = 0
+		}
+	}
+	for i := range b.results {
+		if b.results[i].query == nil {
+			b.results[i] = result{query: &b.exporter.queries[i], took: time.Since(b.began),
+				err: fmt.Errorf("%w: no response within the scrape timeout", influx.ErrTimeout)}
+			finished(b.results[i])
+		}
+	}
+}
+
+// store stores a result in the order of the table.
+func (b *batch) store(r result) {
+	for i := range b.exporter.queries {
+		if r.query == &b.exporter.queries[i] {
+			b.results[i] = r
+		}
+	}
+}
+
+// aggregateOf returns the aggregate of a query by its name; nil if the query failed, is not in the
+// table, or a gateway responded.
 func (b *batch) aggregateOf(name string) *aggregate {
 	for _, r := range b.results {
 		if r.query.name == name && r.err == nil {

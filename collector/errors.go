@@ -36,7 +36,9 @@ const (
 // reasons returns every value of the label reason.
 func reasons() []string {
 	var all []string
-	for _, own := range []reason{errMeasurementMissing, errFieldMissing, errTagMissing, errTypeConflict, errOutOfRange, errLoading, errInternal} {
+	for _, own := range []reason{
+		errMeasurementMissing, errFieldMissing, errTagMissing, errTypeConflict, errOutOfRange, errLoading, errInternal,
+	} {
 		all = append(all, string(own))
 	}
 	for _, kind := range influx.Kinds() {

@@ -95,31 +95,14 @@ func (h *history) view(ctx context.Context, now time.Time) (view, error) {
 	stored, waited := h.stored, false
 	for {
 		h.usedAt = h.exporter.config.Now()
-		if h.full {
-			return view{settled: newAggregate(), open: []rangecache.Range{relevant}, relevant: relevant, full: true, ranges: 1}, nil
-		}
-		state := h.cache.State()
-		if settled, ok := h.cache.Settled(); ok {
-			v := view{settled: settled, open: h.cache.Open(), relevant: relevant}
-			v.ranges = state.Ranges + len(v.open)
-			if v.oldest = now; state.Oldest != 0 {
-				v.oldest = time.Unix(0, state.Oldest)
-			}
-			if _, due := h.cache.Step(); due || len(h.cache.Upcoming()) > 0 {
-				h.load()
-			}
+		if v, ok := h.currentView(now, relevant); ok {
 			return v, nil
 		}
 		switch err := ctx.Err(); {
 		case waited && h.failure != nil && !h.loading:
 			return view{}, fmt.Errorf("load the history of %s: %w", h.source, h.failure)
-		case errors.Is(err, context.Canceled):
-			return view{}, fmt.Errorf("load the history of %s: %w: %w", h.source, influx.ErrCanceled, err)
-		case err != nil && h.stored > stored:
-			return view{}, fmt.Errorf("%w: %d of %d time ranges of the history of %s are loaded",
-				errLoading, state.Ranges-state.Needed, state.Ranges, h.source)
 		case err != nil:
-			return view{}, fmt.Errorf("load the history of %s: %w: no response within the scrape timeout", h.source, influx.ErrTimeout)
+			return view{}, h.loadError(err, h.stored > stored)
 		}
 		h.load()
 		changed := h.changed
@@ -131,6 +114,42 @@ func (h *history) view(ctx context.Context, now time.Time) (view, error) {
 		h.mu.Lock()
 		waited = true
 	}
+}
+
+// currentView returns the view at now; false while the history is incomplete. It starts a loader
+// if ranges are due for a refresh. The caller holds the mutex.
+func (h *history) currentView(now time.Time, relevant rangecache.Range) (view, bool) {
+	if h.full {
+		return view{settled: newAggregate(), open: []rangecache.Range{relevant}, relevant: relevant, full: true, ranges: 1}, true
+	}
+	settled, ok := h.cache.Settled()
+	if !ok {
+		return view{}, false
+	}
+	state := h.cache.State()
+	v := view{settled: settled, open: h.cache.Open(), relevant: relevant, oldest: now}
+	v.ranges = state.Ranges + len(v.open)
+	if state.Oldest != 0 {
+		v.oldest = time.Unix(0, state.Oldest)
+	}
+	if _, due := h.cache.Step(); due || len(h.cache.Upcoming()) > 0 {
+		h.load()
+	}
+	return v, true
+}
+
+// loadError returns the error of a batch whose context ended, with err, while the history was
+// incomplete. progress reports whether a range was stored in the meantime. The caller holds the
+// mutex.
+func (h *history) loadError(err error, progress bool) error {
+	switch state := h.cache.State(); {
+	case errors.Is(err, context.Canceled):
+		return fmt.Errorf("load the history of %s: %w: %w", h.source, influx.ErrCanceled, err)
+	case progress:
+		return fmt.Errorf("%w: %d of %d time ranges of the history of %s are loaded",
+			errLoading, state.Ranges-state.Needed, state.Ranges, h.source)
+	}
+	return fmt.Errorf("load the history of %s: %w: no response within the scrape timeout", h.source, influx.ErrTimeout)
 }
 
 // leaveFull replaces full queries by the history, and starts loading it.
@@ -316,7 +335,7 @@ const historyColumns = `"dom"::tag AS "dom","vmid"::tag AS "vmid","host"::tag AS
 // fetchHistory requests everything that the metrics need of a settled range: the records of the
 // dumps, or the series that the query for the monitored VMs reads.
 func (e *Exporter) fetchHistory(ctx context.Context, s source, r rangecache.Range) (*aggregate, error) {
-	columns, tail, add := historyColumns, "", (*aggregate).addRecord
+	columns, tail, add := historyColumns, "", addRow((*aggregate).addRecord)
 	if s == telemetry {
 		q := e.query(monitoredVMs)
 		columns, tail, add = q.columns, q.tail, q.add

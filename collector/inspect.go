@@ -307,8 +307,11 @@ func (e *Exporter) examine(ctx context.Context, source source, policy string, m 
 		}
 		required, optional := found.missing(q)
 		m.MissingFields, m.Unwritten = union(m.MissingFields, required), union(m.Unwritten, optional)
-		if conflict := found.conflict(q); conflict != nil && !slices.ContainsFunc(m.Conflicts, func(err error) bool { return err.Error() == conflict.Error() }) {
-			m.Conflicts = append(m.Conflicts, conflict)
+		if conflict := found.conflict(q); conflict != nil {
+			reported := func(err error) bool { return err.Error() == conflict.Error() }
+			if !slices.ContainsFunc(m.Conflicts, reported) {
+				m.Conflicts = append(m.Conflicts, conflict)
+			}
 		}
 		if q.tag != "" && !slices.Contains(m.Tags, q.tag) {
 			m.MissingTags = union(m.MissingTags, []string{q.tag})

@@ -155,12 +155,15 @@ type query struct {
 	maxBytes int64
 	// add adds one row of a response to an aggregate. empty reports whether an aggregate has
 	// nothing that add could have added.
-	add   func(*aggregate, influx.Row) error
+	add   addRow
 	empty func(*aggregate) bool
 	// gateway is the query for a v3-query gateway. It provides the first metric only.
 	gateway gatewayQuery
 	metrics []metric
 }
+
+// addRow adds one row of a response to an aggregate.
+type addRow func(*aggregate, influx.Row) error
 
 // metric is one gauge. The value function returns false if there is no value, such as the mean
 // of no durations.
@@ -226,7 +229,7 @@ func addRunNewest(a *aggregate, row influx.Row) error {
 	return nil
 }
 
-func addSum(i int, column string) func(*aggregate, influx.Row) error {
+func addSum(i int, column string) addRow {
 	return func(a *aggregate, row influx.Row) error {
 		more, err := sumOf(row, column)
 		a.sums[i] = a.sums[i].plus(more)

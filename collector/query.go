@@ -41,6 +41,7 @@ func (b *batch) runQuery(q *query) (r result) {
 	return r
 }
 
+// queryInfluxDB executes one query through the API of the server.
 func (b *batch) queryInfluxDB(q *query) (r result) {
 	db := b.exporter.config.Database
 	if db.API() != influx.APIV3Query {
@@ -126,19 +127,8 @@ func (b *batch) fetchOpen(q *query, v view) (*aggregate, error) {
 	for ahead := v.open; len(ahead) > 0; {
 		wave := ahead[:min(len(ahead), parallelRequests)]
 		ahead = ahead[len(wave):]
-		parts, errs := make([]*aggregate, len(wave)), make([]error, len(wave))
 		begin := time.Now()
-		var requests sync.WaitGroup
-		for i, r := range wave {
-			requests.Go(func() {
-				errs[i] = contain(func() (err error) {
-					statement := b.exporter.config.statement(q.source, q.columns, q.tail, r.Within(v.relevant))
-					parts[i], err = b.exporter.fetch(ctx, statement, q.maxBytes, q.add)
-					return err
-				})
-			})
-		}
-		requests.Wait()
+		parts, errs := b.fetchWave(ctx, q, v, wave)
 		for i, err := range slices.Backward(errs) { // so that the oldest part is next
 			switch {
 			case err == nil:
@@ -162,8 +152,26 @@ func (b *batch) fetchOpen(q *query, v view) (*aggregate, error) {
 	return sum, nil
 }
 
+// fetchWave requests several open ranges of a view concurrently. It returns an aggregate or an
+// error for each.
+func (b *batch) fetchWave(ctx context.Context, q *query, v view, wave []rangecache.Range) ([]*aggregate, []error) {
+	parts, errs := make([]*aggregate, len(wave)), make([]error, len(wave))
+	var requests sync.WaitGroup
+	for i, r := range wave {
+		requests.Go(func() {
+			errs[i] = contain(func() (err error) {
+				statement := b.exporter.config.statement(q.source, q.columns, q.tail, r.Within(v.relevant))
+				parts[i], err = b.exporter.fetch(ctx, statement, q.maxBytes, q.add)
+				return err
+			})
+		})
+	}
+	requests.Wait()
+	return parts, errs
+}
+
 // fetch makes one request and returns the aggregate of its rows.
-func (e *Exporter) fetch(ctx context.Context, statement string, maxBytes int64, add func(*aggregate, influx.Row) error) (*aggregate, error) {
+func (e *Exporter) fetch(ctx context.Context, statement string, maxBytes int64, add addRow) (*aggregate, error) {
 	a := newAggregate()
 	for row, err := range e.config.Database.Rows(ctx, influx.Request{Statement: statement, MaxBytes: maxBytes}) {
 		if err == nil {
@@ -222,7 +230,8 @@ func (b *batch) queryGateway(q *query) (r result) {
 
 func (c Config) gatewayStatement(q *query, now time.Time) string {
 	policy, names := c.measurements(q.source)
-	s := influx.Statement{Columns: q.gateway.columns, Policy: policy, From: names[:1], Time: influx.TimeRange(c.relevantRange(q.source, now)), Tail: q.gateway.tail}
+	relevant := influx.TimeRange(c.relevantRange(q.source, now))
+	s := influx.Statement{Columns: q.gateway.columns, Policy: policy, From: names[:1], Time: relevant, Tail: q.gateway.tail}
 	return s.Text(influx.SQL)
 }
 

@@ -42,7 +42,9 @@ func (s snapshot) Describe(ch chan<- *prometheus.Desc) {
 	for _, m := range perVMMetrics {
 		ch <- m.desc
 	}
-	for _, desc := range []*prometheus.Desc{upDesc, successDesc, durationDesc, rangesDesc, oldestDesc, loadedDesc, serverDesc, insecureDesc, omittedDesc} {
+	for _, desc := range []*prometheus.Desc{
+		upDesc, successDesc, durationDesc, rangesDesc, oldestDesc, loadedDesc, serverDesc, insecureDesc, omittedDesc,
+	} {
 		ch <- desc
 	}
 	e.errors.Describe(ch)
