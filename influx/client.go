@@ -209,18 +209,18 @@ func (c *Client) get(ctx context.Context, path string, query url.Values, read fu
 	resp, err := c.http.Do(req)
 	if err != nil {
 		c.identity.CompareAndSwap(stored, nil)
-		return ended(ctx, hidden.redactError(transportError(err)))
+		return withContext(ctx, hidden.redactError(transportError(err)))
 	}
 	defer resp.Body.Close()
 	if err := fromCache(resp); err != nil {
 		return err
 	}
-	c.notice(resp, hidden)
+	c.updateIdentity(resp, hidden)
 	if encoding := resp.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
 		err := errors.New("the response is compressed, which the request does not allow")
 		return &Error{Kind: ErrMalformed, Status: resp.StatusCode, Err: err}
 	}
-	err = hidden.redactError(ended(ctx, read(resp, hidden)))
+	err = hidden.redactError(withContext(ctx, read(resp, hidden)))
 	_, named := resp.Header[versionHeader]
 	// A 404 of a server that reports no version does not contradict an identity without a version.
 	if stored = c.identity.Load(); stored != nil && !named && doubtful(err) && (stored.Major != 0 || !errors.Is(err, ErrNotFound)) {

@@ -140,9 +140,9 @@ func readError(status int, err error) error {
 	return &Error{Kind: waitKind(err, kind), Status: status, Err: err}
 }
 
-// ended returns the end of a context as the cause of what net/http may report as a closed
-// connection, or a cancellation.
-func ended(ctx context.Context, err error) error {
+// withContext returns the end of the context as the error if it has ended: net/http may report it
+// as a closed connection or a cancellation.
+func withContext(ctx context.Context, err error) error {
 	ambiguous := errors.Is(err, ErrTruncated) || errors.Is(err, ErrUnreachable) || errors.Is(err, ErrCanceled)
 	if cause := context.Cause(ctx); cause != nil && ambiguous {
 		return &Error{Kind: waitKind(cause, ErrCanceled), Err: cause}

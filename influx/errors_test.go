@@ -76,7 +76,7 @@ func TestEnded(t *testing.T) {
 		if kind := Kind(""); errors.As(err, &kind) {
 			err = &Error{Kind: kind}
 		}
-		if got := ended(tt.ctx, err); !errors.Is(got, tt.want) {
+		if got := withContext(tt.ctx, err); !errors.Is(got, tt.want) {
 			t.Errorf("%v, context %v: %v, want %v", tt.err, context.Cause(tt.ctx), got, tt.want)
 		}
 		if kind := Kind(""); errors.As(tt.want, &kind) && !slices.Contains(Kinds(), kind) {

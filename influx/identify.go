@@ -90,10 +90,10 @@ func (c *Client) Identify(ctx context.Context) (Server, error) {
 	return server, err
 }
 
-// notice stores the version in the header of a response: 1.x and 2.x send it with every
+// updateIdentity stores the version in the header of a response: 1.x and 2.x send it with every
 // response, whatever its status, 3.x with /ping. A response without one contradicts an
 // identity as 1.x or 2.x.
-func (c *Client) notice(resp *http.Response, hidden secrets) {
+func (c *Client) updateIdentity(resp *http.Response, hidden secrets) {
 	stored := c.identity.Load()
 	if server := newServer(resp.Header.Get(versionHeader), hidden); server.Major != 0 {
 		c.identity.Store(&identity{server, time.Now()})
