@@ -145,7 +145,7 @@ func TestStartOfDay(t *testing.T) {
 	}
 }
 
-// TestAggregate_addRun: the newest dump of a run counts, and sizes that do not fit are no sum.
+// TestAggregate_addRun: the newest dump of a run counts, and sizes beyond 64 bits have no sum.
 func TestAggregate_addRun(t *testing.T) {
 	r := run{"1", "a"}
 	for name, tt := range map[string]struct {
@@ -209,8 +209,8 @@ func TestAggregate_addRun(t *testing.T) {
 	}
 }
 
-// TestAggregate_Merge: time ranges merge to the same in every order, and a merge changes none of
-// them.
+// TestAggregate_Merge: the merge does not depend on the order of the time ranges, and changes none
+// of them.
 func TestAggregate_Merge(t *testing.T) {
 	h := influxtest.Believable(3, recordedNow)
 	fake := &influxtest.Fake{}
@@ -251,7 +251,7 @@ func TestAggregate_Merge(t *testing.T) {
 	}
 }
 
-// TestAggregate_addRecord: what one record adds.
+// TestAggregate_addRecord: the aggregate of one record.
 func TestAggregate_addRecord(t *testing.T) {
 	const ns = 1762857000e9
 	r := run{"1", "a"}
@@ -305,8 +305,8 @@ func TestAggregate_addRecord(t *testing.T) {
 	}
 }
 
-// TestAggregate_addRecord_unreadable: a field that can't be read spoils its own total, and the
-// size of its VM.
+// TestAggregate_addRecord_unreadable: an unreadable field invalidates its total, and the size of
+// its VM.
 func TestAggregate_addRecord_unreadable(t *testing.T) {
 	columns := `"time","dom","vmid","host","sha256","duration_sec","gzip_size_bytes","raw_size_bytes"`
 	a := recordsOf(t, rowsOf(columns, `[5,"a","1","h","x",1,"ten",4],[6,"a","1","h","x",1,10,4],[7,"b","2","h","x",1,10,4]`))
@@ -330,7 +330,7 @@ func TestAggregate_addRecord_unreadable(t *testing.T) {
 	}
 }
 
-// recordsOf returns what the records of a response add up to.
+// recordsOf returns the aggregate of the records of a response.
 func recordsOf(t *testing.T, body string) *aggregate {
 	t.Helper()
 	m := newMemory(t)
@@ -342,8 +342,8 @@ func recordsOf(t *testing.T, body string) *aggregate {
 	return a
 }
 
-// TestAggregate_unclear: names that a server can't encode may be several.
-func TestAggregate_unclear(t *testing.T) {
+// TestAggregate_ambiguous: a name that is not UTF-8 may stand for several names.
+func TestAggregate_ambiguous(t *testing.T) {
 	columns := `"time","dom","vmid","host","sha256"`
 	for row, unclear := range map[string]bool{
 		`[5,"a","1","h","x"]`:                   false,
@@ -362,7 +362,7 @@ func TestAggregate_unclear(t *testing.T) {
 	}
 }
 
-// BenchmarkAggregate_with merges an open range's VMs into those of the history.
+// BenchmarkAggregate_with merges the VMs of an open range into those of the history.
 func BenchmarkAggregate_with(b *testing.B) {
 	for _, vms := range []int{100, 1000, 10_000} {
 		b.Run(fmt.Sprint(vms, " VMs"), func(b *testing.B) {

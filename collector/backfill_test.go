@@ -25,7 +25,7 @@ func backfill(ctx context.Context, e *Exporter, b Backfill) (steps []Step, err e
 	return steps, err
 }
 
-// wantSteps compares each step with what a scrape at its time is by the truth.
+// wantSteps compares each step with the true values of a scrape at its time.
 func wantSteps(t *testing.T, steps []Step, h *influxtest.History, b Backfill) {
 	t.Helper()
 	if want := int(b.To.Sub(b.From)/b.Every) + 1; len(steps) != want {
@@ -54,8 +54,8 @@ func wantSteps(t *testing.T, steps []Step, h *influxtest.History, b Backfill) {
 	}
 }
 
-// TestBackfill: each step is what a scrape would have been, and the last one what a scrape is;
-// also where InfluxDB rejects a window, or takes too long for one.
+// TestBackfill: each step has the values that a scrape would have had, and the last one those of a
+// scrape, even if InfluxDB rejects a window or is too slow for it.
 func TestBackfill(t *testing.T) {
 	h := influxtest.Believable(5, recordedNow)
 	for name, tt := range map[string]struct {
@@ -131,8 +131,8 @@ func TestBackfill_real(t *testing.T) {
 	}
 }
 
-// TestBackfill_edges: a dump counts from its time on, that time included; a metric has no value
-// before the first record that has its field.
+// TestBackfill_edges: a dump counts from its time on, inclusive. A metric has no value before the
+// first record with its field.
 func TestBackfill_edges(t *testing.T) {
 	fake := &influxtest.Fake{}
 	fake.Add(aged(t, `mem_dumps,dom=a,vmid=1 sha256="x" 4m`, `mem_dumps,dom=a,vmid=1 sha256="x",gzip_size_bytes=5i 2m`,
@@ -163,7 +163,7 @@ func TestBackfill_edges(t *testing.T) {
 	}
 }
 
-// TestBackfill_untrue: what fails, or can't be true, ends a backfill; it is never a step.
+// TestBackfill_untrue: a failure or an impossible value ends a backfill, and is never a step.
 func TestBackfill_untrue(t *testing.T) {
 	at := func(seconds float64) int64 {
 		return recordedNow.Add(time.Duration(seconds * float64(time.Second))).UnixNano()
@@ -248,7 +248,7 @@ func TestBackfill_refused(t *testing.T) {
 	}
 }
 
-// TestBackfill_ends: a step that can't be written ends a backfill, and so does its context.
+// TestBackfill_ends: an error of the callback ends a backfill, and so does the context.
 func TestBackfill_ends(t *testing.T) {
 	b := Backfill{From: recordedNow.Add(-48 * time.Hour), To: recordedNow, Every: time.Hour, Timeout: time.Second}
 	full := errors.New("the disk is full")

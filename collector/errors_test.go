@@ -47,8 +47,8 @@ func TestReasons(t *testing.T) {
 	}
 }
 
-// TestReasons_queries: whatever the failure of one query, its metrics alone are absent, and it is
-// counted by its reason.
+// TestReasons_queries: if one query fails, only its metrics are absent, and the failure is counted
+// by its reason.
 func TestReasons_queries(t *testing.T) {
 	for name, tt := range map[string]struct {
 		status       int
@@ -103,8 +103,8 @@ func TestReasons_queries(t *testing.T) {
 	}
 }
 
-// TestContain: a defect in a handler is a 500 without its text, or a closed connection where the
-// response had begun; what a handler aborts on purpose is no defect.
+// TestContain: a panic in a handler is a 500 without its text, or a closed connection if the
+// response has begun. http.ErrAbortHandler is not counted as a panic.
 func TestContain(t *testing.T) {
 	for name, tt := range map[string]struct {
 		handler http.HandlerFunc

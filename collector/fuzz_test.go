@@ -34,7 +34,7 @@ func (d scripted) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: status, Header: header, Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
 }
 
-// check reports an error unless each event is a line, fit for a log.
+// check reports an error unless each event is one line of printable text.
 func (l *lines) check(t *testing.T) {
 	t.Helper()
 	text := l.String()
@@ -49,8 +49,8 @@ func (l *lines) check(t *testing.T) {
 	}
 }
 
-// judged is a query, a good response to it, and what its metrics are by plain reading of the
-// rows; false where they are unknown.
+// judged is a query, a valid response to it, and a function that computes its metrics from the
+// rows in the simplest way; false if it can't.
 type judged struct {
 	query, good string
 	values      func([]influxtest.ResponseRow) (map[string]float64, bool)
@@ -84,7 +84,7 @@ func columnOf(row influxtest.ResponseRow, name string) (any, bool) {
 	return nil, false
 }
 
-// numberRead returns a number in its whole part, where it is whole, or in the other one.
+// numberRead returns a number as an integer if it is one, otherwise as a float.
 func numberRead(value any) (whole int64, other float64, ok bool) {
 	number, isNumber := value.(json.Number)
 	if !isNumber {
@@ -100,7 +100,7 @@ func numberRead(value any) (whole int64, other float64, ok bool) {
 	return 0, f, err == nil
 }
 
-// wholeRead returns a whole number; null is none of them, but counts as 0.
+// wholeRead returns an integer; null is not one, but counts as 0.
 func wholeRead(value any, there bool) (int64, bool) {
 	if value == nil {
 		return 0, there
@@ -242,9 +242,9 @@ func (j judged) judges(metric string) bool {
 	return ok && err == nil
 }
 
-// FuzzScrape: whatever a server responds to one query, and reports of itself, /metrics is valid,
-// the metrics of the other queries are there, those of that one are true or absent, and nothing
-// that leaves has the token or is more than a line of a log.
+// FuzzScrape: whatever a server responds to one query, and whatever version it reports, /metrics is
+// valid, the metrics of the other queries are present, and those of that query are true or absent.
+// No output contains the token, and each log event is one line.
 func FuzzScrape(f *testing.F) {
 	for i, j := range judgedQueries {
 		servers := influxtest.Servers("edges", "traps")

@@ -60,8 +60,8 @@ func newGateway(paths ...string) *gateway {
 	return &gateway{paths: paths, respond: func(statement string) string { return gatewayResponses[statement] }}
 }
 
-// TestGateway: the statements of the Python service, where InfluxDB's path does not exist, or
-// where a flag says so.
+// TestGateway: the statements of the Python service are sent if the path of InfluxDB does not
+// exist, or if a flag selects the gateway.
 func TestGateway(t *testing.T) {
 	for name, api := range map[string]influx.API{"detected": influx.APIAuto, "by a flag": influx.APIV3Query} {
 		t.Run(name, func(t *testing.T) {
@@ -90,8 +90,8 @@ func TestGateway(t *testing.T) {
 	}
 }
 
-// TestGateway_perVM: metrics per VM have no query there, which is a failure where they are
-// wanted; dumps per day have none either.
+// TestGateway_perVM: a gateway has no queries for metrics per VM, which fail if they are enabled,
+// and none for dumps per day.
 func TestGateway_perVM(t *testing.T) {
 	e := newExporter(t, newClientOver(t, newGateway("/api/v3/query"), influx.Config{API: influx.APIV3Query}))
 	got := scrape(t, e)
@@ -115,7 +115,7 @@ func TestGateway_notFound(t *testing.T) {
 	wantReasons(t, e, want)
 }
 
-// TestGateway_responses: what is not one true value.
+// TestGateway_responses: responses without exactly one valid value.
 func TestGateway_responses(t *testing.T) {
 	const dumpCount = "SELECT COUNT(sha256) AS dump_count FROM mem_dumps"
 	const mean = "SELECT AVG(duration_sec) AS avg_duration FROM mem_dumps"

@@ -84,7 +84,7 @@ func TestTimeouts_Of(t *testing.T) {
 	}
 }
 
-// FuzzTimeouts: never more than announced; what announces nothing counts as absent.
+// FuzzTimeouts: a timeout never exceeds the announced one, and an invalid header counts as absent.
 func FuzzTimeouts(f *testing.F) {
 	for _, header := range []string{"", "15", "2.5", "0.5", "0", "-1", "NaN", "Inf", "1e300", "0x1p-20", "5e-324", "10, 20"} {
 		f.Add(header)
@@ -102,7 +102,7 @@ func FuzzTimeouts(f *testing.F) {
 	})
 }
 
-// TestBatch_joinable: a scrape joins a running batch that is young and ends when it would.
+// TestBatch_joinable: a scrape joins a running batch that is young and has about the same deadline.
 func TestBatch_joinable(t *testing.T) {
 	const timeout = 10 * time.Second
 	for name, tt := range map[string]struct {
@@ -139,8 +139,8 @@ func TestBatch_joinable(t *testing.T) {
 	}
 }
 
-// TestHandler_shared: scrapes that overlap share the queries and the bytes; one that comes after
-// them has queries of its own.
+// TestHandler_shared: overlapping scrapes share the queries and the response. A later scrape has its
+// own queries.
 func TestHandler_shared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemory(t)
@@ -168,7 +168,7 @@ func TestHandler_shared(t *testing.T) {
 	})
 }
 
-// TestHandler_otherDeadline: a scrape with another deadline has a batch of its own.
+// TestHandler_otherDeadline: a scrape with another deadline has its own batch.
 func TestHandler_otherDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemory(t)
@@ -224,7 +224,7 @@ func TestHandler_names(t *testing.T) {
 	}
 }
 
-// TestHandler_encodings: each format is encoded from the same results, also where there are more
+// TestHandler_encodings: each format is encoded from the same results, even if there are more formats
 // than a batch stores.
 func TestHandler_encodings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -308,7 +308,7 @@ func TestHandler_oneHangs(t *testing.T) {
 	}
 }
 
-// TestHandler_deaf: a database that does not notice the deadline holds up no response.
+// TestHandler_deaf: a database that ignores the deadline does not delay the response.
 func TestHandler_deaf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemory(t)
@@ -333,7 +333,7 @@ func TestHandler_deaf(t *testing.T) {
 	})
 }
 
-// TestHandler_hangingBatch: a batch that hangs draws no scrape in after its first second.
+// TestHandler_hangingBatch: no scrape joins a batch that has been hanging for a second.
 func TestHandler_hangingBatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemory(t)
@@ -360,7 +360,7 @@ func TestHandler_hangingBatch(t *testing.T) {
 	})
 }
 
-// TestHandler_firstLeaves: the batch of a scraper that leaves goes on for the others.
+// TestHandler_firstLeaves: the batch of a scraper that leaves continues for the others.
 func TestHandler_firstLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemory(t)
@@ -388,8 +388,8 @@ func TestHandler_firstLeaves(t *testing.T) {
 	})
 }
 
-// TestHandler_allLeave: a batch ends at its deadline when nobody waits for it any more, and its
-// result counts.
+// TestHandler_allLeave: a batch that all scrapers have left continues until its deadline if that is
+// before the default timeout, and its results count.
 func TestHandler_allLeave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemory(t)
@@ -412,8 +412,8 @@ func TestHandler_allLeave(t *testing.T) {
 	})
 }
 
-// TestHandler_abandoned: a batch that nobody waits for any more ends after the default timeout,
-// however long a scraper has announced to wait; a scraper that waits keeps it.
+// TestHandler_abandoned: a batch that all scrapers have left ends after the default timeout, even if
+// they announced a longer one. It does not end while a scraper waits.
 func TestHandler_abandoned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemory(t)
@@ -491,7 +491,7 @@ func TestHandler_parallel(t *testing.T) {
 	})
 }
 
-// TestHandler_panics: a defect fails its query for all who wait, and nothing else.
+// TestHandler_panics: a panic fails its query for all scrapers of the batch, and nothing else.
 func TestHandler_panics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemory(t)
@@ -524,7 +524,7 @@ func TestHandler_panics(t *testing.T) {
 	})
 }
 
-// TestHandler_schemaPanics: a defect while the schema is fetched fails every query that needs it.
+// TestHandler_schemaPanics: a panic while the schema is fetched fails every query that needs it.
 func TestHandler_schemaPanics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemory(t)
@@ -549,7 +549,7 @@ type panics struct{}
 
 func (panics) Println(...any) { panic("own defect") }
 
-// TestHandler_encodingPanics: a defect while a response is encoded is a 500 without its text.
+// TestHandler_encodingPanics: a panic while a response is encoded is a 500 without its text.
 func TestHandler_encodingPanics(t *testing.T) {
 	m := newMemory(t)
 	var logged lines
@@ -570,7 +570,7 @@ func TestHandler_encodingPanics(t *testing.T) {
 	}
 }
 
-// deadlines records the time that a handler sets for the writing of its response.
+// deadlines records the write deadlines that a handler sets.
 type deadlines struct {
 	*httptest.ResponseRecorder
 	after []time.Duration
@@ -581,7 +581,7 @@ func (d *deadlines) SetWriteDeadline(at time.Time) error {
 	return nil
 }
 
-// TestHandler_writeDeadline: a client that does not read its response holds no handler for long.
+// TestHandler_writeDeadline: a client that does not read its response does not block a handler.
 func TestHandler_writeDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScraper(t, newMemory(t))

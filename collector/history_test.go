@@ -13,7 +13,7 @@ import (
 	"memdump_exporter/influx/influxtest"
 )
 
-// steadyDump is a dump for each six hours, and now and then a VM that changes its run.
+// steadyDump is a dump every six hours, of VMs that restart from time to time.
 func steadyDump(n int, at time.Time) influxtest.Point {
 	vm := n % 7
 	return influxtest.Point{
@@ -23,8 +23,8 @@ func steadyDump(n int, at time.Time) influxtest.Point {
 	}
 }
 
-// limitedServer is a real InfluxDB with a history, behind a front that rejects what reads more
-// than some files.
+// limitedServer is a real InfluxDB with a history, behind a proxy that rejects queries for too many
+// files.
 func limitedServer(t *testing.T, database string, h *influxtest.History, limit int) (*influxtest.Server, *influxtest.FileLimit) {
 	t.Helper()
 	server := influxdb.Server(t)
@@ -34,8 +34,8 @@ func limitedServer(t *testing.T, database string, h *influxtest.History, limit i
 	return server, front
 }
 
-// TestHistory_boundary: while time goes on, settled time grows and is joined; late points arrive
-// and old ones are deleted. No scrape has another value than what was written.
+// TestHistory_boundary: every scrape is true while settled time grows, ranges are joined, late points
+// arrive, and old points are deleted.
 func TestHistory_boundary(t *testing.T) {
 	start := time.Now().Add(-60 * day).Truncate(time.Hour)
 	now := newClock(start.Add(30 * day))
@@ -90,8 +90,8 @@ func TestHistory_boundary(t *testing.T) {
 	scrape(t, e).wantValue(t, float64(h.Truth(now.Now().UnixNano(), day).Dumps), "memdump_dumps")
 }
 
-// TestHistory_loading: a scrape that is too short for the history has the reason loading, loading
-// goes on after it, and the next scrape finds it complete.
+// TestHistory_loading: a scrape that is too short for the history fails with the reason loading,
+// loading continues after it, and the history is complete at the next scrape.
 func TestHistory_loading(t *testing.T) {
 	end := time.Now()
 	h := &influxtest.History{}

@@ -49,8 +49,8 @@ func (v *virtual) scrape(t *testing.T) exposition {
 	return (<-v.begin(t.Context(), "10")).metrics(t)
 }
 
-// wantTruth reports an error unless all metrics about dumps and VMs are what the points of the
-// Fake say, at now.
+// wantTruth reports an error unless all metrics about dumps and VMs are true of the points of the
+// Fake at now.
 func (v *virtual) wantTruth(t *testing.T, got exposition) {
 	t.Helper()
 	v.Read(func(h *influxtest.History) {
@@ -68,7 +68,7 @@ func (v *virtual) wantTruth(t *testing.T, got exposition) {
 	}
 }
 
-// dumpAt returns a dump as both writers' fields have it, of a VM by its number.
+// dumpAt returns a dump of the VM with a number, with the fields of both writers.
 func dumpAt(at time.Time, vm int) influxtest.Point {
 	return influxtest.Point{
 		Measurement: influxtest.Dumps,
@@ -79,7 +79,7 @@ func dumpAt(at time.Time, vm int) influxtest.Point {
 	}
 }
 
-// seenAt returns telemetry of a VM by its number.
+// seenAt returns telemetry of the VM with a number.
 func seenAt(at time.Time, vm int) influxtest.Point {
 	return influxtest.Point{
 		Measurement: influxtest.Telemetry,
@@ -89,8 +89,7 @@ func seenAt(at time.Time, vm int) influxtest.Point {
 	}
 }
 
-// regular returns a Fake with a dump each ten minutes up to now, of ten VMs, all of which are
-// monitored.
+// regular returns a Fake with a dump every ten minutes up to now, of ten VMs that are monitored.
 func regular(dumps int) *influxtest.Fake {
 	fake, now := &influxtest.Fake{}, time.Now()
 	for i := range dumps {
@@ -122,8 +121,7 @@ func countOf(statements []string, is func(string) bool) int {
 	return n
 }
 
-// intercepted makes an intercept of one that sees the statement, and that passes on what returns
-// neither a response nor an error.
+// intercepted converts a function of the statement into one for Fake.Intercept.
 func intercepted(see func(ctx context.Context, statement string) (status int, body string, err error)) func(*http.Request) (*http.Response, error) {
 	return func(r *http.Request) (*http.Response, error) {
 		status, body, err := see(r.Context(), r.URL.Query().Get("q"))
@@ -134,7 +132,7 @@ func intercepted(see func(ctx context.Context, statement string) (status int, bo
 	}
 }
 
-// delays makes an intercept that waits, where a statement is to wait.
+// delays returns a function for Fake.Intercept that waits for the time that a statement takes.
 func delays(wait func(statement string) time.Duration) func(*http.Request) (*http.Response, error) {
 	return intercepted(func(ctx context.Context, statement string) (int, string, error) {
 		if d := wait(statement); d > 0 {
@@ -163,7 +161,7 @@ func boundary(h *history) int64 {
 	return 0
 }
 
-// TestHistory_full: what is cheap and not rejected is queried whole, at each scrape.
+// TestHistory_full: full queries that are cheap and not rejected are sent at each scrape.
 func TestHistory_full(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := newVirtual(t, regular(1000))
@@ -186,8 +184,8 @@ func TestHistory_full(t *testing.T) {
 	})
 }
 
-// TestHistory_leavesFull: what makes the history replace full queries, and what does not. What
-// the scrape serves is true in any case.
+// TestHistory_leavesFull: the cases in which the history replaces full queries, and those in which
+// it does not. The scrape is true in all of them.
 func TestHistory_leavesFull(t *testing.T) {
 	const points = 1000
 	slow := func(total time.Duration) func(*virtual) {
@@ -254,8 +252,8 @@ func TestHistory_leavesFull(t *testing.T) {
 	}
 }
 
-// TestHistory_returnsToFull: the history is given up once all of it is cheap, no range of it was
-// rejected, and the full query has not failed for a while.
+// TestHistory_returnsToFull: full queries replace the history once all its ranges are cheap, none was
+// rejected, and the latest failure of a full query is long ago.
 func TestHistory_returnsToFull(t *testing.T) {
 	once := func(v *virtual) { // a full query that hangs, once
 		v.Intercept(delays(func(s string) time.Duration { return map[bool]time.Duration{true: forever}[isFullDumps(s)] }))
@@ -300,8 +298,8 @@ func TestHistory_returnsToFull(t *testing.T) {
 	}
 }
 
-// TestHistory_rejectedForEver: where the full query is rejected and all ranges are cheap and
-// accepted, each scrape is true, and InfluxDB rejects one batch of full queries a day.
+// TestHistory_rejectedForEver: if full queries are rejected, and all ranges are cheap and accepted,
+// each scrape is true, and InfluxDB rejects the full queries of one batch each day.
 func TestHistory_rejectedForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := newVirtual(t, regular(1000))
@@ -316,8 +314,8 @@ func TestHistory_rejectedForEver(t *testing.T) {
 	})
 }
 
-// TestHistory_loads: loading goes on after a scrape, does not start over, and ends in the log
-// once. Until then each scrape waits to its deadline and has no metric of dumps.
+// TestHistory_loads: loading continues after a scrape, does not start again, and is logged once.
+// Until it is complete, each scrape waits until its deadline and has no metric about dumps.
 func TestHistory_loads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := newVirtual(t, regular(4000))
@@ -387,8 +385,7 @@ func TestHistory_loads(t *testing.T) {
 	})
 }
 
-// TestHistory_loads_nothing: where nothing was loaded, the reason is that InfluxDB does not
-// respond.
+// TestHistory_loads_nothing: if nothing was loaded, the reason is timeout.
 func TestHistory_loads_nothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := newVirtual(t, regular(1000))
@@ -410,8 +407,7 @@ func TestHistory_loads_nothing(t *testing.T) {
 	})
 }
 
-// TestHistory_slowRanges: what takes too long is split until it does not, whichever ranges that
-// are.
+// TestHistory_slowRanges: ranges whose requests time out are split until they do not.
 func TestHistory_slowRanges(t *testing.T) {
 	for name, slow := range map[string]func(r rangecache.Range, now time.Time) bool{
 		"all but the shortest": func(r rangecache.Range, _ time.Time) bool { return r.To-r.From > int64(12*time.Hour) },
@@ -461,8 +457,8 @@ func boundsOf(statement string) rangecache.Range {
 	return r
 }
 
-// TestHistory_ends: loading ends ten minutes after the last scrape, goes on where it was with
-// the next one, and ends with the exporter.
+// TestHistory_ends: loading ends ten minutes after the last scrape, continues with the next one, and
+// ends with the exporter.
 func TestHistory_ends(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := newVirtual(t, regular(4000))
@@ -510,7 +506,7 @@ func TestHistory_ends(t *testing.T) {
 	})
 }
 
-// TestHistory_long: a scrape may wait for longer than loading goes on without one.
+// TestHistory_long: a scrape may wait for longer than loading continues after a scrape.
 func TestHistory_long(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := newVirtual(t, regular(4000))
@@ -527,8 +523,8 @@ func TestHistory_long(t *testing.T) {
 	})
 }
 
-// TestHistory_failures: one query that fails leaves the others served; a load that fails gives
-// each query of dumps its reason.
+// TestHistory_failures: a failed query does not affect the others. If loading fails, each query for
+// dumps has its reason.
 func TestHistory_failures(t *testing.T) {
 	for name, tt := range map[string]struct {
 		fails  func(string) bool
@@ -590,8 +586,8 @@ func TestHistory_failures(t *testing.T) {
 	}
 }
 
-// TestHistory_lateness: what is written within the allowed lateness counts at once; what is
-// written or deleted later, after a hundredth of its age or ten minutes.
+// TestHistory_lateness: points that are written within the allowed lateness count at once. Later
+// changes count after a hundredth of their age, or ten minutes.
 func TestHistory_lateness(t *testing.T) {
 	for _, age := range []time.Duration{0, 5 * time.Hour, 23 * time.Hour, 25 * time.Hour, 5 * 24 * time.Hour, 60 * 24 * time.Hour, 300 * 24 * time.Hour} {
 		t.Run(age.String(), func(t *testing.T) {
@@ -631,9 +627,9 @@ func TestHistory_lateness(t *testing.T) {
 	}
 }
 
-// TestHistory_random: whatever arrives within the allowed lateness, whenever scrapes come and
-// however long InfluxDB takes meanwhile, every value is the truth at every scrape: no point is
-// counted twice or lost where settled time grows while a scrape runs.
+// TestHistory_random: every value of every scrape is true, with random points within the allowed
+// lateness, random times of scrapes and a random latency of InfluxDB: no point is counted twice or
+// lost while settled time grows.
 func TestHistory_random(t *testing.T) {
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -700,8 +696,8 @@ func TestHistory_random(t *testing.T) {
 	}
 }
 
-// TestHistory_pause: after a pause, what is too old counts for nothing until it has been fetched
-// again, and the reason is that.
+// TestHistory_pause: after a pause, the metrics are absent with the reason loading until the overdue
+// ranges have been fetched again.
 func TestHistory_pause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := newVirtual(t, regular(4000))
@@ -726,8 +722,8 @@ func TestHistory_pause(t *testing.T) {
 	})
 }
 
-// TestHistory_refreshFails: a refresh that fails in the background fails no scrape as long as
-// nothing is older than it may be.
+// TestHistory_refreshFails: a failed refresh in the background fails no scrape while no range is
+// overdue.
 func TestHistory_refreshFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := newVirtual(t, regular(1000))
@@ -763,8 +759,7 @@ func TestHistory_refreshFails(t *testing.T) {
 	})
 }
 
-// TestHistory_parallel: however many ranges are to be refreshed at once, two requests run in
-// parallel.
+// TestHistory_parallel: at most two requests for one history run at the same time.
 func TestHistory_parallel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := newVirtual(t, regular(4000))
@@ -845,8 +840,8 @@ func TestHistory_open(t *testing.T) {
 	}
 }
 
-// TestHistory_split: a range of a view that is rejected is split into pieces that cover it,
-// whatever has become of it meanwhile.
+// TestHistory_split: a rejected range of a view is split into parts that cover it, even if the cache
+// has changed it in the meantime.
 func TestHistory_split(t *testing.T) {
 	for name, meanwhile := range map[string]func(h *history, r rangecache.Range, now time.Time){
 		"nothing":            func(*history, rangecache.Range, time.Time) {},
@@ -921,8 +916,8 @@ func TestHistory_canceled(t *testing.T) {
 	})
 }
 
-// TestHistory_days: the dumps per day are the same by full queries and by the history, from the
-// first look on, whatever time of the day it is.
+// TestHistory_days: the dumps per day are the same with full queries and with the history, at any
+// time of the day.
 func TestHistory_days(t *testing.T) {
 	for _, limit := range []int{0, 432, 20} {
 		t.Run(fmt.Sprint(limit), func(t *testing.T) {
@@ -959,8 +954,8 @@ func TestHistory_days(t *testing.T) {
 	}
 }
 
-// TestHistory_fileLimit: on a real InfluxDB behind the limit of InfluxDB 3, as two of its
-// versions reject, every value is exact in the first scrape.
+// TestHistory_fileLimit: every value of the first scrape is exact on a real InfluxDB behind the file
+// limit of InfluxDB 3, with the recorded rejections of two versions.
 func TestHistory_fileLimit(t *testing.T) {
 	server := influxdb.Server(t)
 	now := newClock(time.Now().Truncate(time.Microsecond))
@@ -992,8 +987,8 @@ func TestHistory_fileLimit(t *testing.T) {
 	}
 }
 
-// edgy is a history that is hard to split: gaps of weeks, points in the future, on the borders
-// of blocks and of the ranges that are laid from now, and a nanosecond beside.
+// edgy is a history that is hard to split. It has gaps of weeks, points in the future, and points at
+// the ends of blocks and of the first ranges, and a nanosecond next to them.
 func edgy(rng *rand.Rand, now time.Time) *influxtest.History {
 	h := &influxtest.History{}
 	add := func(at time.Time) { h.Add(dumpAt(at, rng.IntN(40))) }

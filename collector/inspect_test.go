@@ -17,8 +17,7 @@ import (
 // inspectWithin is the time that an inspection may take.
 const inspectWithin = time.Minute
 
-// TestOverview: values, VMs and days against the truth, also where InfluxDB rejects full queries
-// at the first time already.
+// TestOverview: values, VMs and days are true, even if InfluxDB rejects the first full queries.
 func TestOverview(t *testing.T) {
 	server := influxdb.Server(t)
 	h := influxtest.Believable(8, recordedNow)
@@ -101,8 +100,8 @@ func wantMonitored(t *testing.T, o Inspection, h *influxtest.History) {
 	}
 }
 
-// TestOverview_days: days that can't be true are none, and no dump in thirty days is that only
-// where the measurement exists.
+// TestOverview_days: impossible days are an error, and an empty response is no dumps only if the
+// measurement exists.
 func TestOverview_days(t *testing.T) {
 	today := recordedNow.UTC().Truncate(day)
 	row := func(days int, values string) string {
@@ -163,8 +162,7 @@ func TestOverview_days(t *testing.T) {
 	}
 }
 
-// TestInspect: no value, VM or list in the place of one that is unknown; statements are shown as
-// they were sent.
+// TestInspect: a failed query has no value, no VMs and no list. Statements are those that were sent.
 func TestInspect(t *testing.T) {
 	for failing, reason := range map[string]string{"": "", dumpedVMs: "refused", monitoredVMs: "refused", "raw_bytes": "refused"} {
 		t.Run("without "+failing, func(t *testing.T) {
@@ -209,7 +207,7 @@ func TestInspect(t *testing.T) {
 	}
 }
 
-// TestInspect_panics: a defect in the lists is an error of theirs.
+// TestInspect_panics: a panic in the days or the records is their error.
 func TestInspect_panics(t *testing.T) {
 	m := newMemory(t)
 	m.respond = func(statement string) string {
@@ -229,7 +227,7 @@ func TestInspect_panics(t *testing.T) {
 	}
 }
 
-// TestExamine: what a measurement lacks of what the table needs, on a real InfluxDB.
+// TestExamine: the fields and tags of the table that a measurement lacks, on a real InfluxDB.
 func TestExamine(t *testing.T) {
 	server := influxdb.Server(t)
 	database := 0
@@ -338,7 +336,7 @@ func TestExamine_schemas(t *testing.T) {
 	}
 }
 
-// TestExamine_failures: nothing is reported as missing where it could not be requested.
+// TestExamine_failures: a failed request reports nothing as missing.
 func TestExamine_failures(t *testing.T) {
 	for name, tt := range map[string]struct {
 		part, body string
@@ -371,8 +369,8 @@ func TestExamine_failures(t *testing.T) {
 	}
 }
 
-// TestExamine_candidates: the measurements that are looked at are limited in number, and one that
-// fails is an error.
+// TestExamine_candidates: the number of requests for candidates is limited, and a failed one is an
+// error.
 func TestExamine_candidates(t *testing.T) {
 	fake := &influxtest.Fake{}
 	failing := ""
