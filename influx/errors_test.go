@@ -49,8 +49,8 @@ func TestServerError_text(t *testing.T) {
 	}
 }
 
-// TestEnded: the end of the context is the cause of a connection that breaks after it.
-func TestEnded(t *testing.T) {
+// TestWithContext: the end of the context is the error of a connection that breaks after it.
+func TestWithContext(t *testing.T) {
 	canceled, cancel := context.WithCancel(context.Background())
 	cancel()
 	late, cancel := context.WithTimeout(context.Background(), 0)

@@ -103,7 +103,7 @@ func TestRow_Number(t *testing.T) {
 	}
 }
 
-// TestRow_Only: one column beside the time; an error otherwise.
+// TestRow_Only: the only column besides time, or an error.
 func TestRow_Only(t *testing.T) {
 	for want, columns := range map[string][][]string{
 		"value": {{"value"}, {"time", "value"}, {"value", "time"}},

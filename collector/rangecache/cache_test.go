@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// ids are the points that an aggregate counts: one that is counted twice or not at all is seen,
-// however the sums would come out.
+// ids counts each point of an aggregate by its identity, so that a point that is counted twice or
+// not at all is detected.
 type ids struct {
 	times  []int64 // sorted
 	merges *int    // of all aggregates of a test; may be nil
@@ -33,9 +33,8 @@ func noIDs() *ids { return &ids{} }
 
 const noMaxRows = math.MaxInt64
 
-// cacheOf returns a cache whose settled ranges lie between these times: each was fetched now, in
-// a second, and holds the time of its beginning as one row. The open range begins at the last
-// one.
+// cacheOf returns a cache whose settled ranges lie between these times. Each was fetched now, in a
+// second, and has one row with the time of its start. The open range begins at the last time.
 func cacheOf(lateness time.Duration, at ...int64) *Cache[*ids] {
 	c := New(lateness, noMaxRows, noIDs)
 	c.now, c.previous, c.end = now, now, at[len(at)-1]
@@ -55,8 +54,8 @@ func bounds(c *Cache[*ids]) []int64 {
 	return append(at, c.end)
 }
 
-// wantWhole reports an error unless the ranges are ascending and contiguous, and cover the relevant range
-// and everything after it.
+// wantWhole reports an error unless the ranges are ascending and contiguous, and cover the relevant
+// range and everything after it.
 func wantWhole(t *testing.T, c *Cache[*ids], relevant Range) {
 	t.Helper()
 	all := c.Ranges()
@@ -117,8 +116,8 @@ func TestCache_Plan_first(t *testing.T) {
 	}
 }
 
-// TestCache_Plan_step: time settles once the allowed lateness has passed for a step of it, and
-// where it counts.
+// TestCache_Plan_step: time settles once the allowed lateness has passed for a step of it, if it is
+// relevant.
 func TestCache_Plan_step(t *testing.T) {
 	for name, tt := range map[string]struct {
 		lateness  time.Duration
@@ -143,7 +142,7 @@ func TestCache_Plan_step(t *testing.T) {
 	}
 }
 
-// TestCache_Store_step: a step is settled when it is stored, and stays the same until then.
+// TestCache_Store_step: a step settles when its aggregate is stored, and does not change before.
 func TestCache_Store_step(t *testing.T) {
 	c := cacheOf(8*time.Hour, All.From, now-9*hour)
 	c.open = []Range{{now - 9*hour, now - 8*hour}, {now - 8*hour, now - 7*hour}, {now - 7*hour, All.To}}
@@ -189,8 +188,8 @@ func TestCache_Store_step(t *testing.T) {
 	}
 }
 
-// TestCache_Plan_joins: neighbours become one when both are accepted and as old as both are wide,
-// and nothing of them is lost or taken for newer than it is.
+// TestCache_Plan_joins: neighbours are joined if both were accepted and are together at most as long
+// as they are old. The joined range has the rows of both, and is as old as the older one.
 func TestCache_Plan_joins(t *testing.T) {
 	at := []int64{now - 30*hour, now - 20*hour, now - 15*hour}
 	for name, tt := range map[string]struct {
@@ -266,8 +265,8 @@ func TestCache_wasRejected(t *testing.T) {
 	}
 }
 
-// TestCache_Plan_forgets: a rejection is forgotten after a day, one a call.
-func TestCache_Plan_forgets(t *testing.T) {
+// TestCache_Plan_expires: a rejection expires after a day, one in each call.
+func TestCache_Plan_expires(t *testing.T) {
 	c := cacheOf(24*time.Hour, All.From, now-24*hour)
 	day := 24 * hour
 	c.rejected = []rejection{{Range{1, 2}, now - day - 2}, {Range{3, 4}, now - day - 1}, {Range{5, 6}, now - day}}
@@ -278,8 +277,7 @@ func TestCache_Plan_forgets(t *testing.T) {
 	}
 }
 
-// TestCache_Split: the reach of an unbounded range is that of the newer one beside it, or else
-// of the older.
+// TestCache_Split: an unbounded range is split according to the width of its neighbour.
 func TestCache_Split(t *testing.T) {
 	for _, tt := range []struct {
 		settled, open []int64
@@ -361,7 +359,7 @@ func TestCache_Split_limits(t *testing.T) {
 	}
 }
 
-// TestCache_Split_step: a step that is rejected becomes half of it, and loses nothing.
+// TestCache_Split_step: a rejected step is halved, and no time is lost.
 func TestCache_Split_step(t *testing.T) {
 	c := cacheOf(8*time.Hour, All.From, now-12*hour)
 	c.Plan(now, All)
@@ -390,7 +388,7 @@ func TestCache_Split_step(t *testing.T) {
 	}
 }
 
-// TestCache_Store_dropped: a range that is no more is not stored.
+// TestCache_Store_dropped: the aggregate of a dropped range is not stored.
 func TestCache_Store_dropped(t *testing.T) {
 	c := cacheOf(time.Hour, now-30*hour, now-20*hour, now-hour)
 	for _, r := range []Range{{now - 30*hour, now - 25*hour}, {now - 30*hour, now - hour}, {now - hour, All.To}, {now - hour, now}} {
@@ -402,8 +400,8 @@ func TestCache_Store_dropped(t *testing.T) {
 	wantWhole(t, c, Range{now - 30*hour, All.To})
 }
 
-// TestCache_Store_thins: a missing range is split until its newest part has no more rows than
-// allowed, if it is as dense as what was stored beside it.
+// TestCache_Store_thins: a missing range is split until its newest part has at most maxRows rows, if
+// it is as dense as its stored neighbour.
 func TestCache_Store_thins(t *testing.T) {
 	for name, tt := range map[string]struct {
 		rows   int64
@@ -434,7 +432,7 @@ func TestCache_Store_thins(t *testing.T) {
 	}
 }
 
-// TestCache_Settled: whatever happens to settled ranges, the merge is of what they hold.
+// TestCache_Settled: after every change of the settled ranges, Settled is the merge of their aggregates.
 func TestCache_Settled(t *testing.T) {
 	at := []int64{now - 30*hour, now - 20*hour, now - 15*hour}
 	for name, tt := range map[string]struct {
@@ -487,7 +485,7 @@ func TestCache_Settled(t *testing.T) {
 	}
 }
 
-// TestCache_Needed: what is missing or older than it may be, newest first.
+// TestCache_Needed: the missing and overdue ranges, newest first.
 func TestCache_Needed(t *testing.T) {
 	const minute = int64(time.Minute)
 	for name, tt := range map[string]struct {
@@ -525,8 +523,8 @@ func TestCache_Needed(t *testing.T) {
 	}
 }
 
-// TestCache_Upcoming: the step, what would be too old at the next call, and the one that is
-// nearest to it, once it is half-way.
+// TestCache_Upcoming: the ranges that would be overdue at the next call, and the one that is nearest
+// to it after half of its time.
 func TestCache_Upcoming(t *testing.T) {
 	const minute = int64(time.Minute)
 	for name, tt := range map[string]struct {
@@ -578,7 +576,7 @@ func TestRefreshAfter(t *testing.T) {
 	}
 }
 
-// TestCache_Plan_relevant: settled time begins where the relevant range does, wherever that moves.
+// TestCache_Plan_relevant: settled time begins where the relevant range does, whenever that changes.
 func TestCache_Plan_relevant(t *testing.T) {
 	at := []int64{now - 30*hour, now - 20*hour, now - 2*hour}
 	for name, tt := range map[string]struct {

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// database is a model of one: it has the time when each point was there.
+// database is a model of a database: it has the times at which each point existed.
 type database struct {
 	rng     *rand.Rand
 	now     int64
@@ -32,8 +32,8 @@ func newDatabase(seed uint64) *database {
 	return &database{rng: rand.New(rand.NewPCG(seed, 1)), now: 2_000_000 * hour / 3600, points: make(map[int64]*point)}
 }
 
-// fill writes points of days with a gap of weeks, some in the future, some long before all
-// others, and some on the borders of blocks.
+// fill writes the points of some days with a gap of weeks. Some are in the future, some long before
+// all others, and some at the ends of blocks.
 func (d *database) fill(days, n int) {
 	for range n {
 		age := d.within(int64(days) * 24 * hour)
@@ -63,7 +63,7 @@ func (d *database) write(ns int64) {
 	}
 }
 
-// truth returns the points in a range that are there now.
+// truth returns the points in a range that exist now.
 func (d *database) truth(r Range) []int64 {
 	var all []int64
 	from, _ := slices.BinarySearch(d.times, r.From)
@@ -94,7 +94,7 @@ func (d *database) query(r Range) (*ids, error) {
 	return &ids{times: found}, nil
 }
 
-// loader calls a cache as a history does.
+// loader calls a cache like a history.
 type loader struct {
 	*database
 	*Cache[*ids]
@@ -167,7 +167,7 @@ func (l *loader) scrape(t *testing.T, relevant Range) ([]int64, error) {
 	return counted, nil
 }
 
-// fetch fetches a range that is stored at once, or after a while.
+// fetch fetches a range, and stores it at once or later.
 func (l *loader) fetch(r Range, late bool) error {
 	a, err := l.query(r)
 	if errors.Is(err, errRejected) {
@@ -186,8 +186,8 @@ func (l *loader) fetch(r Range, late bool) error {
 	return nil
 }
 
-// want reports an error unless each point is counted that was there for all of the stated time,
-// and none that was away for all of it; and none twice.
+// want reports an error unless every point is counted that existed for the whole promised time, no
+// point that did not exist in all of it, and no point twice.
 func (l *loader) want(t *testing.T, counted []int64, relevant Range) {
 	t.Helper()
 	ago := func(ns int64) time.Duration { return time.Duration(l.database.now - ns) }
@@ -222,8 +222,8 @@ func (l *loader) want(t *testing.T, counted []int64, relevant Range) {
 	}
 }
 
-// TestCache_random: whatever happens, the stated times hold, and some time after the last change
-// what is counted is the truth.
+// TestCache_random: after random events, points count within the promised times, and the count is
+// the truth some time after the last change.
 func TestCache_random(t *testing.T) {
 	for seed := range uint64(12) {
 		lateness := []time.Duration{24 * time.Hour, time.Hour, 0}[seed%3]
@@ -288,8 +288,8 @@ func TestCache_random(t *testing.T) {
 	}
 }
 
-// TestCache_random_span: the newest day, exact at both ends as it slides.
-func TestCache_random_span(t *testing.T) {
+// TestCache_random_lookback: the newest day is exact at both ends while it moves.
+func TestCache_random_lookback(t *testing.T) {
 	for _, files := range []int{0, 20, 2} {
 		t.Run(fmt.Sprint(files, " files"), func(t *testing.T) {
 			d := newDatabase(5)
@@ -321,8 +321,8 @@ func TestCache_random_span(t *testing.T) {
 	}
 }
 
-// TestCache_random_clock: wherever the clock jumps, the ranges are whole, and some time after
-// that what is counted is the truth.
+// TestCache_random_clock: after any jump of the clock, the ranges are contiguous, and the count is
+// the truth some time later.
 func TestCache_random_clock(t *testing.T) {
 	for seed := range uint64(6) {
 		for _, lookback := range []int64{0, 24 * hour} {
@@ -353,7 +353,7 @@ func TestCache_random_clock(t *testing.T) {
 	}
 }
 
-// TestCache_steady: a scrape costs the open range and now and then one other.
+// TestCache_steady: a scrape requests the open range, and rarely another one.
 func TestCache_steady(t *testing.T) {
 	for name, tt := range map[string]struct {
 		lateness        time.Duration
@@ -411,8 +411,8 @@ func TestCache_steady(t *testing.T) {
 	}
 }
 
-// TestCache_rejectsAll: a server that rejects whatever it is queried for is queried a few dozen
-// times a scrape, and is believed as soon as it responds.
+// TestCache_rejectsAll: a server that rejects every query gets a few dozen in each scrape, and its
+// first response counts.
 func TestCache_rejectsAll(t *testing.T) {
 	d := newDatabase(1)
 	d.fill(100, 500)

@@ -50,8 +50,7 @@ func TestRange_Split(t *testing.T) {
 	}
 }
 
-// TestRange_Split_ends: whatever is split again and again, the pieces stay contiguous and not
-// empty, and there is an end to it.
+// TestRange_Split_ends: repeated splits return contiguous ranges that are not empty, and end.
 func TestRange_Split_ends(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	for i := range 2000 {

@@ -9,7 +9,7 @@ import (
 
 func isRejected(err error) bool { return errors.Is(err, errRejected) }
 
-// TestWalk: newest first, each point once, at any limit and whatever is accepted.
+// TestWalk: each point is visited once, newest first, with any limit and any accepted ranges.
 func TestWalk(t *testing.T) {
 	d := newDatabase(11)
 	d.fill(100, 500)

@@ -154,8 +154,8 @@ echo "$*" >"$XDG_CACHE_HOME/args"`)
 	}
 }
 
-// TestAvailable_lacks: what cannot be built is named and left out.
-func TestAvailable_lacks(t *testing.T) {
+// TestAvailable_missing: versions that can't be built are reported and omitted.
+func TestAvailable_missing(t *testing.T) {
 	mark := fakeGo(t, `
 [ "$*" = "env CC" ] && { echo "no-such-cc -m64"; exit; }
 printf '#!/bin/sh\n' >"$GOBIN/influxd"; /bin/chmod 700 "$GOBIN/influxd"`)

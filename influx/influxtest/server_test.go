@@ -15,7 +15,7 @@ import (
 
 const math54 = 1<<54 + 1 // no float64
 
-// TestServer does to every server that is here what tests do to one; but for the default one, all demand credentials.
+// TestServer does everything that tests do with a server, on every available one. All but the default one require credentials.
 func TestServer(t *testing.T) {
 	t.Parallel()
 	for i, spec := range cached(t) {
@@ -41,7 +41,7 @@ func TestServer_credentials(t *testing.T) {
 	testStranger(t, s, "any")
 }
 
-// cached are the servers that need no building: a build takes longer than the tests of a package may.
+// cached returns the servers that need no build, which would exceed the timeout of the tests.
 func cached(t *testing.T) []ServerSpec {
 	t.Helper()
 	specs, missing, err := available(t.Context(), os.Stderr, func(key string) string {
@@ -107,7 +107,7 @@ func column(t *testing.T, s *Server, db, statement string) []any {
 	return values
 }
 
-// testAgreement: the server takes every point and counts as Truth does.
+// testAgreement: the server accepts every point, and its counts are those of Truth.
 func testAgreement(h *History, now time.Time) func(*testing.T, *Server, string) {
 	return func(t *testing.T, s *Server, db string) {
 		// A dump on each end of what is deleted: the first goes, the second stays, as does another measurement's point.
@@ -326,7 +326,7 @@ func TestServer_Start_fails(t *testing.T) {
 	}
 }
 
-// TestServer_port: somebody has taken the port of a server that was stopped.
+// TestServer_port: another process has taken the port of a stopped server.
 func TestServer_port(t *testing.T) {
 	t.Parallel()
 	s := MustStart(t)

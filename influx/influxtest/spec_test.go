@@ -15,7 +15,7 @@ import (
 	"testing"
 )
 
-// script makes an executable shell script.
+// script creates an executable shell script.
 func script(t *testing.T, name, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
@@ -121,9 +121,8 @@ func TestVersionOf(t *testing.T) {
 
 const standInEnv = "INFLUXTEST_INFLUXDB3_BEFORE"
 
-// TestInfluxdb3 does to a stand-in for influxdb3 what TestServer does to real servers, as InfluxDB 3 cannot be had from
-// the module proxy. It has the command line, the token and the routes that only 3.x has, and before it stands a real
-// InfluxDB, which takes and counts the points.
+// TestInfluxdb3 is TestServer with a stand-in for influxdb3, which is not available from the module proxy. The stand-in has the
+// command line, the token and the routes that only 3.x has. Behind it is a real InfluxDB 1.x that stores and counts the points.
 func TestInfluxdb3(t *testing.T) {
 	t.Parallel()
 	stored := MustStart(t)
@@ -136,7 +135,7 @@ func TestInfluxdb3(t *testing.T) {
 	testServer(t, specs[0])
 }
 
-// TestInfluxdb3_standIn is no test, but the stand-in's program.
+// TestInfluxdb3_standIn is not a test but the program of the stand-in.
 func TestInfluxdb3_standIn(t *testing.T) {
 	before := os.Getenv(standInEnv)
 	if before == "" {
@@ -167,7 +166,7 @@ func TestInfluxdb3_standIn(t *testing.T) {
 	}
 }
 
-// standIn has the routes of 3.x that are not those of 1.x.
+// standIn has the routes of 3.x that 1.x does not have.
 func standIn(t *testing.T, before, tokenFile string) http.Handler {
 	target, err := url.Parse(before)
 	if err != nil {
