@@ -31,7 +31,7 @@ import (
 	"memdump_exporter/influx/influxtest"
 )
 
-// What a scrape costs, measured on every real InfluxDB that runs here: `make bench` writes the
+// The cost of a scrape on every real InfluxDB that runs on this machine. `make bench` writes the
 // tables.
 var (
 	costTable  = flag.String("cost.table", "", "file to write the tables to")
@@ -132,7 +132,7 @@ func costOfServer(t *testing.T, report *costReport, spec influxtest.ServerSpec) 
 	}
 }
 
-// cost is that of one scrape.
+// cost is the cost of one scrape.
 type cost struct {
 	first, wall, influxd, own time.Duration
 	requests                  float64
@@ -216,8 +216,8 @@ func measurePeer(t *testing.T, server *influxtest.Server, dumps, vms int, end ti
 	return costMedian(walls), (cpuOf(t, server.Pid()) - before) / requests
 }
 
-// costBehindLimit measures the start behind a front that has the file limit of InfluxDB 3 Core,
-// and its cost for each file.
+// costBehindLimit measures the start behind a proxy with the file limit of InfluxDB 3 Core and its time
+// for each file.
 func costBehindLimit(t *testing.T, report *costReport, spec influxtest.ServerSpec) {
 	server := spec.MustStart(t)
 	end := time.Now()
@@ -451,8 +451,8 @@ func batches(lines iter.Seq[string], size int) iter.Seq[[]string] {
 	}
 }
 
-// awaitRest waits until InfluxDB has nothing more to compact: less than a tenth of a core for
-// ten seconds, or five minutes at most.
+// awaitRest waits until InfluxDB has finished its compactions: until it uses less than a tenth of a core
+// for ten seconds, but no longer than five minutes.
 func awaitRest(t *testing.T, server *influxtest.Server) {
 	t.Helper()
 	ticker := time.NewTicker(2 * time.Second)
@@ -466,7 +466,7 @@ func awaitRest(t *testing.T, server *influxtest.Server) {
 	}
 }
 
-// cpuOf is the CPU time of a process so far, in steps of 10 ms.
+// cpuOf returns the CPU time of a process so far, in steps of 10 ms.
 func cpuOf(t *testing.T, pid int) time.Duration {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))

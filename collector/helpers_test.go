@@ -75,7 +75,7 @@ func newExporter(tb testing.TB, db Database, changes ...func(*Config)) *Exporter
 // at sets the clock of an exporter.
 func at(now *clock) func(*Config) { return func(c *Config) { c.Now = now.Now } }
 
-// clock is a clock that stands still until it is set.
+// clock is a clock that does not advance by itself.
 type clock struct{ ns atomic.Int64 }
 
 func newClock(now time.Time) *clock {
@@ -201,8 +201,8 @@ func (x exposition) wantAbsent(tb testing.TB, names ...string) {
 	}
 }
 
-// wantTable reports an error where a metric of the table, or of coverage, has another value
-// than wanted; one that is not wanted must be absent.
+// wantTable reports an error for each metric of the table, or of coverage, that has another value than
+// wanted. A metric that is not in want must be absent.
 func (x exposition) wantTable(tb testing.TB, want map[string]float64) {
 	tb.Helper()
 	for _, name := range tableMetrics() {
@@ -225,8 +225,8 @@ func tableMetrics() []string {
 	return names
 }
 
-// wantReasons reports an error where a query failed for another reason than wanted, by query;
-// one without a reason must have succeeded.
+// wantReasons reports an error for each query that failed for another reason than wanted. A query
+// without a reason must have succeeded.
 func wantReasons(tb testing.TB, e *Exporter, want map[string]string) {
 	tb.Helper()
 	for _, status := range e.Statuses() {
@@ -236,7 +236,7 @@ func wantReasons(tb testing.TB, e *Exporter, want map[string]string) {
 	}
 }
 
-// allReasons is the argument of wantReasons where every query fails for one reason.
+// allReasons returns the argument of wantReasons if every query fails for one reason.
 func allReasons(e *Exporter, reason string) map[string]string {
 	all := make(map[string]string)
 	for _, q := range e.queries {
@@ -245,8 +245,8 @@ func allReasons(e *Exporter, reason string) map[string]string {
 	return all
 }
 
-// comparable returns the text of an exposition without what differs from run to run, and
-// without counters of what did not happen.
+// comparable returns the text of an exposition without values that differ from run to run, and without
+// counters of 0.
 func (x exposition) comparable(tb testing.TB) string {
 	tb.Helper()
 	var text bytes.Buffer
@@ -289,7 +289,7 @@ func compareGolden(tb testing.TB, file, got string) {
 	}
 }
 
-// historyOf returns the points that lines of line protocol stand for, with their truth.
+// historyOf returns the history of lines of line protocol.
 func historyOf(tb testing.TB, lines ...string) *influxtest.History {
 	tb.Helper()
 	h := &influxtest.History{}
@@ -299,9 +299,8 @@ func historyOf(tb testing.TB, lines ...string) *influxtest.History {
 	return h
 }
 
-// aged returns the points that lines of line protocol stand for that have an age, before
-// recordedNow, in the place of the time. One without fields has those of a dump, or of a running
-// VM.
+// aged returns the points of lines of line protocol that have an age before recordedNow instead of a
+// time. A line without fields has those of a dump, or of a running VM.
 func aged(tb testing.TB, lines ...string) *influxtest.History {
 	tb.Helper()
 	h := &influxtest.History{}
@@ -362,7 +361,7 @@ func point(tb testing.TB, line string) influxtest.Point {
 	return p
 }
 
-// splitLine splits at a separator that is not escaped, nor in quotes where these count.
+// splitLine splits at a separator that is neither escaped nor in quotes.
 func splitLine(text string, separator byte, quotes bool) []string {
 	var parts []string
 	begin, quoted := 0, false
@@ -424,8 +423,8 @@ func (f *front) count(prefix string) int {
 	return n
 }
 
-// memory is an InfluxDB in memory, for virtual time. It has a dump with all fields and telemetry
-// of one VM, both a minute before it is made.
+// memory is an InfluxDB in memory, for virtual time. It has a dump with all fields and telemetry of one
+// VM, both a minute old at the start.
 type memory struct {
 	influxtest.Fake
 	// wait is how long a response to a query for dumps takes; nil for no time. Histories and
@@ -501,7 +500,7 @@ func fieldKeys(pairs ...string) string {
 	return rowsOf(`"fieldKey","fieldType"`, strings.Join(rows, ","))
 }
 
-// during returns a memory's wait of a time for the statements with a part.
+// during returns a wait for memory: statements that contain part take the time.
 func during(part string, wait time.Duration) func(string) time.Duration {
 	return func(statement string) time.Duration {
 		if strings.Contains(statement, part) {
@@ -511,7 +510,7 @@ func during(part string, wait time.Duration) func(string) time.Duration {
 	}
 }
 
-// sumOfBytes is a part of the statement of the query compressed_bytes alone.
+// sumOfBytes is a part of a statement that only the query compressed_bytes has.
 const sumOfBytes = `SELECT SUM("gzip`
 
 // lines is a logger that stores its lines.

@@ -69,7 +69,7 @@ var (
 	limited    = regexp.MustCompile(` (LIMIT|OFFSET) `)
 )
 
-// newestOfSeries is read as "newest point of each series", however many rows there are of it.
+// newestOfSeries selects the newest point of each series, for which servers return one row or more.
 // influxtest/testdata/recordings/README.md
 var newestOfSeries = regexp.MustCompile(`^SELECT \*::field FROM .* GROUP BY \* ORDER BY time DESC LIMIT 1$`)
 
@@ -106,7 +106,7 @@ func TestStatements(t *testing.T) {
 	}
 }
 
-// TestStatements_columns: the response to one query can't be taken for that to another.
+// TestStatements_columns: no two queries have the same columns, so that their responses can't be confused.
 func TestStatements_columns(t *testing.T) {
 	owner := make(map[string]string)
 	for _, q := range queries {
@@ -166,7 +166,7 @@ func TestMetrics_help(t *testing.T) {
 	}
 }
 
-// TestQueries_values: what a response can hold that is not true, or not a number.
+// TestQueries_values: values in a response that are impossible, or not a number.
 func TestQueries_values(t *testing.T) {
 	for name, tt := range map[string]struct {
 		query, columns, rows, reason string
@@ -225,7 +225,7 @@ func TestQueries_values(t *testing.T) {
 	}
 }
 
-// TestQueries_numbers: numbers in the forms that servers write them in.
+// TestQueries_numbers: numbers in all forms that servers write.
 func TestQueries_numbers(t *testing.T) {
 	for name, tt := range map[string]struct {
 		query, columns, rows string

@@ -10,8 +10,7 @@ import (
 	"memdump_exporter/influx/influxtest"
 )
 
-// TestPerVM_failures: while a query fails, the metrics that follow from it are absent, and no
-// others.
+// TestPerVM_failures: if a query fails, exactly the metrics that depend on it are absent.
 func TestPerVM_failures(t *testing.T) {
 	for failing, absent := range map[string][]string{
 		dumpedVMs: {"memdump_vms_never_dumped", "memdump_vms_dump_overdue", "memdump_vms_omitted", "memdump_vm_last_dump_timestamp_seconds",
@@ -46,7 +45,7 @@ func TestPerVM_failures(t *testing.T) {
 	}
 }
 
-// TestPerVM_maxAge: where a dump may be of any age, nothing is reported of overdue ones.
+// TestPerVM_maxAge: without a maximum age, the metric about overdue VMs is absent.
 func TestPerVM_maxAge(t *testing.T) {
 	got := scrape(t, newMemory(t).exporter(t, func(c *Config) { c.DumpsMaxAge = 0 }))
 	got.wantAbsent(t, "memdump_vms_dump_overdue")
@@ -66,7 +65,7 @@ func TestPerVM_disabled(t *testing.T) {
 	}
 }
 
-// TestPerVM_restart: a restart and a move break no series and make none.
+// TestPerVM_restart: a restart and a migration neither end a series nor start one.
 func TestPerVM_restart(t *testing.T) {
 	fake := &influxtest.Fake{}
 	add := func(lines ...string) {
@@ -96,7 +95,7 @@ func TestPerVM_restart(t *testing.T) {
 	}
 }
 
-// TestPerVM_sizes: sizes that add up, that nobody has recorded, and that 64 bits do not hold.
+// TestPerVM_sizes: sums of sizes, sizes that are not recorded, and sums beyond 64 bits.
 func TestPerVM_sizes(t *testing.T) {
 	fake := &influxtest.Fake{}
 	fake.Add(aged(t, `mem_dumps,dom=floats,vmid=1 sha256="x",gzip_size_bytes=1.5 5h`,
@@ -126,8 +125,7 @@ func TestPerVM_sizes(t *testing.T) {
 	got.wantValue(t, 2, "memdump_vm_dumps", "dom", "a")
 }
 
-// TestPerVM_names: the series of a VM parse, whatever its name is. Names that are not UTF-8
-// can't be distinguished.
+// TestPerVM_names: the series of a VM are valid with any name. A VM whose name is not UTF-8 has none.
 func TestPerVM_names(t *testing.T) {
 	names := []string{`"quoted\"`, "two\nlines", "büro", "\u202edlrow", "a,b=c", "{}"}
 	const cut = "cut\ufffd"

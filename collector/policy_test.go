@@ -11,8 +11,8 @@ import (
 	"memdump_exporter/influx/influxtest"
 )
 
-// TestPolicy: a new default retention policy hides the points of another one, unless that is
-// named: for the queries, for the history and for the schema.
+// TestPolicy: a new default retention policy hides the points of the other one, unless the flag names
+// that: in the queries, the history and the schema.
 func TestPolicy(t *testing.T) {
 	server := influxdb.Server(t)
 	for _, statement := range []string{
@@ -66,7 +66,7 @@ func TestPolicy(t *testing.T) {
 	}
 }
 
-// writeTo writes points with parameters that the Writer has not.
+// writeTo writes points with parameters that Writer does not support.
 func writeTo(t *testing.T, server *influxtest.Server, query url.Values, points ...influxtest.Point) {
 	t.Helper()
 	var lines strings.Builder

@@ -36,8 +36,8 @@ type scenario struct {
 	wraps bool
 }
 
-// runnable are the servers that can run on this machine. On them, -record records what the
-// recordings lack; InfluxDB 3 has what came with the project.
+// runnable are the servers that can run on this machine. With -record, their missing responses are
+// recorded. The recordings of InfluxDB 3 came with the project.
 var runnable = []string{"influxdb-1.7.11", "influxdb-1.13.2", "influxdb-2.7.12"}
 
 // tomorrow is the recorded time range without rows.
@@ -75,7 +75,7 @@ func TestRecordings(t *testing.T) {
 	}
 }
 
-// replayed returns what /metrics is by the recordings. It fails when they lack a response.
+// replayed returns the response of /metrics with the recordings. A missing recording is an error.
 func replayed(t *testing.T, server string, s scenario) exposition {
 	t.Helper()
 	got, missing := tryReplay(t, server, s)
@@ -101,7 +101,7 @@ func tryReplay(t *testing.T, server string, s scenario) (got exposition, missing
 	return got, slices.Compact(missing)
 }
 
-// bounded is what /metrics would be, were there dumps in the time range only.
+// bounded returns the response of /metrics as if there were dumps in a time range only.
 func bounded(t *testing.T, e *Exporter, r rangecache.Range) exposition {
 	t.Helper()
 	b := e.newBatch(t.Context(), time.Now().Add(time.Minute))
@@ -171,7 +171,7 @@ func wantPerVM(t *testing.T, got exposition, want map[string]influxtest.DumpsOfD
 	}
 }
 
-// wantRecordedTruth compares metrics with the truth that the recording has of itself.
+// wantRecordedTruth compares metrics with the truth in the recording.
 func wantRecordedTruth(t *testing.T, got exposition, truth influxtest.RecordedTruth) {
 	t.Helper()
 	for name, want := range map[string]*int64{
@@ -246,8 +246,8 @@ func wantHistoryPerVM(t *testing.T, settled *aggregate, want exposition) {
 	}
 }
 
-// TestRecordings_schemas: InfluxDB 3 rejects the points with a field of another type, so that
-// what is left is plain. It is recorded for these two queries.
+// TestRecordings_schemas: fields of several types. InfluxDB 3 rejects points with a second type; it is
+// recorded for these two queries.
 func TestRecordings_schemas(t *testing.T) {
 	for _, server := range influxtest.Servers() {
 		if slices.Contains(runnable, server) {
@@ -268,8 +268,8 @@ func TestRecordings_schemas(t *testing.T) {
 	}
 }
 
-// TestRecordings_refusals: servers that reject every statement for one reason, in their own
-// words. What was recorded for one statement is their response to any.
+// TestRecordings_refusals: servers that reject every statement for one reason. The response that was
+// recorded for one statement is replayed for all.
 func TestRecordings_refusals(t *testing.T) {
 	for scenario, tt := range map[string]struct {
 		label, reason string
@@ -332,8 +332,8 @@ func recordings(t *testing.T, server string, s scenario) []influxtest.Recording 
 	return append(all, own)
 }
 
-// official returns a recording that came with the project: of a server that has none, that of
-// the oldest one, for what was written.
+// official returns a recording that came with the project. For a server without one, it returns that
+// of the oldest server, for the lines that were written.
 func official(t *testing.T, server, scenario string) influxtest.Recording {
 	t.Helper()
 	if !slices.Contains(influxtest.Servers(scenario), server) {

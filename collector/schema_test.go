@@ -25,8 +25,8 @@ func reasonsOf(reason string, queries ...string) map[string]string {
 	return all
 }
 
-// TestSchema: fields and tags that are missing, or of another type than they should be, on a
-// real InfluxDB. An age of weeks is in another shard, where a field may have another type.
+// TestSchema: fields and tags that are missing or of a wrong type, on a real InfluxDB. A point that is
+// weeks old is in another shard, where a field may have another type.
 func TestSchema(t *testing.T) {
 	server := influxdb.Server(t)
 	database := 0
@@ -181,8 +181,8 @@ func TestSchema(t *testing.T) {
 	}
 }
 
-// TestSchema_emptied: InfluxDB keeps the fields of deleted points, so that what is empty is 0,
-// as long as the measurement has some point.
+// TestSchema_emptied: InfluxDB keeps the fields of deleted points, so that metrics are 0 and not
+// absent as long as the measurement has a point.
 func TestSchema_emptied(t *testing.T) {
 	server := influxdb.Server(t)
 	h := aged(t, allFields, "mem_dumps,dom=b,vmid=2 other=1i 2m", running)
@@ -201,8 +201,8 @@ func TestSchema_emptied(t *testing.T) {
 	got.wantValue(t, 1, "memdump_up")
 }
 
-// TestSchema_requests: the schema is requested once by all queries of the first scrape, then
-// every five minutes, and again where a response is empty.
+// TestSchema_requests: the schema is requested once for all queries of the first scrape, then every
+// five minutes, and again if a response is empty.
 func TestSchema_requests(t *testing.T) {
 	server := influxdb.Server(t)
 	server.MustStore(t, "requests", aged(t, allFields, running))
@@ -229,7 +229,7 @@ func TestSchema_requests(t *testing.T) {
 	}
 }
 
-// TestSchema_changes: what changes between two scrapes.
+// TestSchema_changes: changes of the schema between two scrapes.
 func TestSchema_changes(t *testing.T) {
 	server := influxdb.Server(t)
 	server.MustStore(t, "changes", aged(t, allFields, running))

@@ -16,7 +16,7 @@ func gathered(t *testing.T, e *Exporter) snapshot {
 	return snapshot{b}
 }
 
-// TestSnapshot_described: what is described is what is collected.
+// TestSnapshot_described: Describe sends the descriptors of all metrics that Collect sends.
 func TestSnapshot_described(t *testing.T) {
 	for name, perVM := range map[string]int{"with metrics per VM": 5, "without": 0} {
 		t.Run(name, func(t *testing.T) {
@@ -60,7 +60,7 @@ func descriptions(describe func(chan<- *prometheus.Desc)) map[string]bool {
 	return all
 }
 
-// TestSnapshot_queries: what is reported about each query.
+// TestSnapshot_queries: the metrics about each query.
 func TestSnapshot_queries(t *testing.T) {
 	m := newMemory(t)
 	m.respond = func(statement string) string {

@@ -11,8 +11,8 @@ import (
 	"memdump_exporter/influx/influxtest"
 )
 
-// TestStatus_log: a failure is logged when it begins, when its reason changes, once an hour while
-// it goes on, and when it ends; never once a scrape.
+// TestStatus_log: a failure is logged when it begins, when its reason changes, every hour while it
+// continues, and when it ends, but not at each scrape.
 func TestStatus_log(t *testing.T) {
 	const failed = "level=error msg=\"query failed\" reason=%reason% in_a_row=%n% query=compressed_bytes took=0s ranges=1 err=%err%\n"
 	line := strings.NewReplacer
@@ -98,7 +98,7 @@ func TestStatuses(t *testing.T) {
 	}
 }
 
-// TestStatus_inspection: what people look at counts for no metric about queries.
+// TestStatus_inspection: the metrics about queries do not count inspections.
 func TestStatus_inspection(t *testing.T) {
 	fake := &influxtest.Fake{} // without a measurement
 	e := newExporter(t, newClientOver(t, fake, influx.Config{}))

@@ -11,8 +11,7 @@ import (
 	"memdump_exporter/influx/influxtest"
 )
 
-// vmCase is what was written (see aged), and what is true of the VMs. A value that is not named
-// is 0.
+// vmCase is lines (see aged), and the truth about the VMs. Omitted values are 0.
 type vmCase struct {
 	points []string
 	want   map[string]float64 // by name without memdump_
@@ -220,8 +219,8 @@ var vmCases = map[string]vmCase{
 	},
 }
 
-// TestVMs: which VMs there are and which dumps are theirs, through /metrics of a real InfluxDB,
-// by full queries and, behind a limit on files, by time ranges.
+// TestVMs: the metrics about VMs and their dumps, on a real InfluxDB, with full queries and, behind a
+// file limit, with range queries.
 func TestVMs(t *testing.T) {
 	server := influxdb.Server(t)
 	database := 0
@@ -279,7 +278,7 @@ func sharedVMs(t *testing.T, e *Exporter) []string {
 	return shared
 }
 
-// every returns forty times before recordedNow.
+// every returns forty regular times before recordedNow.
 func every(t *testing.T, step time.Duration) []int64 {
 	t.Helper()
 	var all []int64
@@ -303,7 +302,7 @@ func TestVMs_truth(t *testing.T) {
 	}
 }
 
-// TestCovered: what is listed of the VMs, in which order.
+// TestCovered: the list of the VMs and its order.
 func TestCovered(t *testing.T) {
 	at := func(ns int64) time.Time { return time.Unix(0, ns) }
 	for name, tt := range map[string]struct {

@@ -28,8 +28,8 @@ const (
 // half of the scrapes merge what it stored at the scrape before, and half what it fetches anew.
 var weekSteps = []time.Duration{9 * time.Minute, 11 * time.Minute}
 
-// TestWeek: at each of 1008 steps through a week of hosts, VMs and their writers, /metrics has what is true in the model.
-// All time is virtual, and nothing waits for a real clock.
+// TestWeek: at each of 1008 steps through a week of hosts, VMs and their writers, /metrics is true of the model. Time is
+// virtual.
 func TestWeek(t *testing.T) {
 	for name, tt := range map[string]struct {
 		seed      uint64
@@ -82,7 +82,7 @@ func TestWeek(t *testing.T) {
 	}
 }
 
-// TestWeek_server: a day of a smaller and livelier world on a real InfluxDB, directly and behind a limit on files.
+// TestWeek_server: a day of a smaller world with more events on a real InfluxDB, directly and behind a file limit.
 func TestWeek_server(t *testing.T) {
 	const (
 		database = "week"
@@ -137,7 +137,7 @@ func TestWeek_server(t *testing.T) {
 	}
 }
 
-// write writes points into a database that holds the others of a history.
+// write adds points to a history and to its database.
 func write(t *testing.T, server *influxtest.Server, database string, h *influxtest.History, points []influxtest.Point) {
 	t.Helper()
 	h.Add(points...)
@@ -163,11 +163,11 @@ type comparison struct {
 	steps, values int
 	split         [numSources]int // steps where a query was split into ranges, and so the history used
 	wrong         []string
-	most          map[string]float64 // the greatest value of each series
+	greatest      map[string]float64 // of the values of each series
 	shared        int                // steps where two VMs shared a name
 }
 
-// start begins with an exporter, or with another one that has no history yet.
+// start starts an exporter without a history.
 func (c *comparison) start(t *testing.T, db Database, now func() time.Time) {
 	t.Helper()
 	if c.exporter != nil {
@@ -197,11 +197,11 @@ func (c *comparison) step(t *testing.T) {
 		"memdump_vm_dumps", "memdump_vm_dumps_compressed_bytes", "memdump_vm_info"))
 	c.steps++
 	c.values += len(want)
-	if c.most == nil {
-		c.most = make(map[string]float64)
+	if c.greatest == nil {
+		c.greatest = make(map[string]float64)
 	}
 	for series, value := range have {
-		c.most[series] = max(c.most[series], value)
+		c.greatest[series] = max(c.greatest[series], value)
 		if wanted, ok := want[series]; !ok {
 			c.wrong = append(c.wrong, fmt.Sprintf("step %d: %s is %v, want it absent", c.steps, series, value))
 		} else if value != wanted {
@@ -215,7 +215,7 @@ func (c *comparison) step(t *testing.T) {
 	}
 }
 
-// want returns what is true in the world, by series.
+// want returns the true values by series.
 func (c *comparison) want() map[string]float64 {
 	now, monitored := c.world.Now().UnixNano(), c.world.Monitored(c.lookback)
 	want := c.world.Truth(c.lookback).Metrics()
@@ -236,7 +236,7 @@ func (c *comparison) want() map[string]float64 {
 	return want
 }
 
-// report reports what was wrong, and what has not happened in the world.
+// report reports wrong values, and kinds of events that did not happen.
 func (c *comparison) report(t *testing.T) {
 	t.Helper()
 	t.Logf("%d steps (with the histories: %v), %d values, wrong: %d; %v", c.steps, c.split, c.values, len(c.wrong), c.world.Happened)
@@ -251,8 +251,8 @@ func (c *comparison) report(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"memdump_vms_never_dumped", "memdump_vms_dump_overdue"} {
-		if c.most[name] < 2 {
-			t.Errorf("%s was %v at most", name, c.most[name])
+		if c.greatest[name] < 2 {
+			t.Errorf("%s was %v at most", name, c.greatest[name])
 		}
 	}
 	if c.shared == 0 {
