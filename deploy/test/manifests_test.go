@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
@@ -306,13 +307,96 @@ func TestKustomization(t *testing.T) {
 	if read(t, "../kubernetes/prometheusrule.yaml") != rule {
 		t.Error("prometheusrule.yaml is not dashboards/alerts.yaml; go test . -update writes it")
 	}
-	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), "../kubernetes")
-	must(t, err)
-	text, err := built.AsYaml()
-	must(t, err)
-	m := decode(t, string(text))
+	m := kustomize(t, "../kubernetes")
 	if want := "ConfigMap ConfigMap Deployment NetworkPolicy PrometheusRule Service ServiceAccount ServiceMonitor"; m.kinds != want {
 		t.Errorf("got %s, want %s", m.kinds, want)
 	}
 	m.check(t)
+}
+
+// kustomize returns what kubectl apply -k applies.
+func kustomize(t *testing.T, folder string) *manifests {
+	t.Helper()
+	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), folder)
+	must(t, err)
+	text, err := built.AsYaml()
+	must(t, err)
+	return decode(t, string(text))
+}
+
+// TestKustomization_examples builds the kustomization of docs/kubernetes.md, and with each of its additions.
+func TestKustomization_examples(t *testing.T) {
+	blocks := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(read(t, "../../docs/kubernetes.md"), -1)
+	example := func(t *testing.T, addition string) *manifests {
+		t.Helper()
+		text := blocks[0][1]
+		if addition != "" {
+			text += only(t, blocks[1:], addition)
+		}
+		folder := t.TempDir()
+		base, err := filepath.Abs("../kubernetes")
+		must(t, err)
+		base, err = filepath.Rel(folder, base)
+		must(t, err)
+		text = strings.Replace(text, "../memdump_exporter/deploy/kubernetes", base, 1)
+		must(t, os.WriteFile(filepath.Join(folder, "kustomization.yaml"), []byte(text), 0o600))
+		m := kustomize(t, folder)
+		if pod := m.Deployment.Spec.Template.Spec; m.Deployment.Namespace != "memdump" || pod.Containers[0].Image != "YOUR-REGISTRY/memdump_exporter:TAG" {
+			t.Errorf("namespace %s, image %s", m.Deployment.Namespace, pod.Containers[0].Image)
+		}
+		return m
+	}
+	t.Run("none", func(t *testing.T) {
+		m := example(t, "")
+		m.check(t)
+		checkRunbooks(t, m, "docs/runbooks.md")
+	})
+	t.Run("port", func(t *testing.T) {
+		m := example(t, "NetworkPolicy")
+		m.check(t)
+		if ports := allowed(m.NetworkPolicy); !slices.Contains(ports, "TCP 443") {
+			t.Errorf("the pod may connect to %v", ports)
+		}
+	})
+	t.Run("no authentication", func(t *testing.T) {
+		m := example(t, "INFLUX_TOKEN_FILE")
+		m.check(t)
+		pod := m.Deployment.Spec.Template.Spec
+		if len(pod.Volumes) > 0 || slices.ContainsFunc(pod.Containers[0].Env, func(e corev1.EnvVar) bool { return e.Name == "INFLUX_TOKEN_FILE" }) {
+			t.Errorf("a token's volume or variable is left: %v, %v", pod.Volumes, pod.Containers[0].Env)
+		}
+	})
+	t.Run("OpenShift", func(t *testing.T) {
+		if restrictedV2(example(t, "").Deployment.Spec.Template.Spec) == nil {
+			t.Error("without the addition, OpenShift would accept the pod")
+		}
+		m := example(t, "runAsUser")
+		m.check(t)
+		if reasons := restrictedV2(m.Deployment.Spec.Template.Spec); reasons != nil {
+			t.Errorf("OpenShift rejects the pod: %q", reasons)
+		}
+	})
+	t.Run("runbooks", func(t *testing.T) {
+		checkRunbooks(t, example(t, "runbook_url"), "https://memdump.example/runbooks")
+	})
+	t.Run("no operator", func(t *testing.T) {
+		if m := example(t, "ServiceMonitor|PrometheusRule"); m.kinds != "ConfigMap ConfigMap Deployment NetworkPolicy Service ServiceAccount" {
+			t.Errorf("left is %s", m.kinds)
+		}
+	})
+}
+
+// only returns the one block that has the text.
+func only(t *testing.T, blocks [][]string, text string) string {
+	t.Helper()
+	var found []string
+	for _, block := range blocks {
+		if strings.Contains(block[1], text) {
+			found = append(found, block[1])
+		}
+	}
+	if len(found) != 1 {
+		t.Fatalf("%d examples have %s", len(found), text)
+	}
+	return found[0]
 }
