@@ -1,4 +1,4 @@
-{{/* values.yaml's values where an upgrade with --reuse-values, from a chart that did not have them, leaves them out.
+{{/* Adds values of values.yaml that are missing: helm upgrade --reuse-values leaves out those that the installed chart does not have.
      Two levels deep, except in tables from which a user may have removed a value. */}}
 {{- define "memdump-exporter.defaults" -}}
 {{- range $key, $default := .Files.Get "files/values.yaml" | fromYaml }}
@@ -11,7 +11,7 @@
 {{- end }}
 {{- end }}
 
-{{/* Begins with memdump whatever the release's name is, as the alerts expect of a job that is named after its Service. */}}
+{{/* Begins with memdump whatever the release's name is: the alerts select jobs by that, and a job may be named after the Service. */}}
 {{- define "memdump-exporter.fullname" -}}
 {{- .Release.Name | hasPrefix "memdump" | ternary .Release.Name (printf "memdump-exporter-%s" .Release.Name) | trunc 63 | trimSuffix "-" }}
 {{- end }}
