@@ -37,7 +37,7 @@ build: ## bin/memdump_exporter
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/memdump_exporter ./cmd/memdump_exporter
 
 reproducible: build ## the same bytes from another folder, compiled anew
-	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && cp -r Makefile go.mod go.sum cmd collector influx "$$dir" && \
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && cp -r Makefile go.mod go.sum cmd collector docs influx "$$dir" && \
 	GOCACHE="$$dir/.cache" $(MAKE) -C "$$dir" build $(foreach v,VERSION REVISION BRANCH DATE,$(v)='$($(v))') && \
 	cmp bin/memdump_exporter "$$dir/bin/memdump_exporter" && sha256sum bin/memdump_exporter
 
@@ -100,7 +100,7 @@ faults: ## 94 faults around the exporter, on a real InfluxDB (some five minutes)
 check: fmt vet imports lint rules units workflows compose vuln ## everything that reads the code without running it
 
 fmt:
-	@unformatted="$$(gofmt -l cmd collector dashboards deploy influx)"; \
+	@unformatted="$$(gofmt -l cmd collector dashboards deploy docs influx)"; \
 	[ -z "$$unformatted" ] || { echo "not formatted (gofmt -w mends it): $$unformatted"; exit 1; }
 	@go mod tidy -diff || { echo 'go.mod or go.sum is not tidy: go mod tidy mends it'; exit 1; }
 
@@ -121,6 +121,7 @@ imports:
 	deps ./collector/rangecache | must_not 'collector/rangecache must import the standard library only' -v '^memdump_exporter/collector/rangecache$$' && \
 	deps ./collector/records | must_not 'collector/records must import influx and the standard library only' -Ev '^memdump_exporter/(collector/records|influx)$$' && \
 	deps ./collector | must_not 'collector must not import cmd' memdump_exporter/cmd && \
+	deps ./docs | must_not 'docs must import the standard library only' -v '^memdump_exporter/docs$$' && \
 	deps ./cmd/memdump_exporter | must_not 'only tests and the demo may import influxtest' influxtest
 
 rules:

@@ -149,19 +149,24 @@ func TestPage_browser(t *testing.T) {
 	for _, tt := range []struct {
 		name, url, scheme string
 		width             int
-		says              string
+		text              string
 	}{
-		{"healthy", healthy, "light", 1200, "jump-host"},
-		{"dark", healthy, "dark", 1200, "jump-host"},
-		{"narrow", healthy, "light", 380, "jump-host"},
-		{"away", away.URL, "light", 1200, "unreachable"},
-		{"empty", of("empty"), "light", 1200, "measurement_missing"},
-		{"hostile", of("hostile"), "light", 1200, "DROP MEASUREMENT"},
-		{"hostile-narrow", of("hostile"), "dark", 380, "DROP MEASUREMENT"},
+		{"healthy", healthy + "/", "light", 1200, "jump-host"},
+		{"dark", healthy + "/", "dark", 1200, "jump-host"},
+		{"narrow", healthy + "/", "light", 380, "jump-host"},
+		{"away", away.URL + "/", "light", 1200, "unreachable"},
+		{"empty", of("empty") + "/", "light", 1200, "measurement_missing"},
+		{"hostile", of("hostile") + "/", "light", 1200, "DROP MEASUREMENT"},
+		{"hostile-narrow", of("hostile") + "/", "dark", 380, "DROP MEASUREMENT"},
+		{"runbooks", healthy + "/runbooks#memdumpmetricsmissing", "light", 1200, "MemdumpNoRecentDump"},
+		{"runbooks-narrow", healthy + "/runbooks", "dark", 380, "MemdumpNoRecentDump"},
 	} {
-		b.look(t, tt.url+"/", tt.scheme, tt.width, filepath.Join(dir, tt.name+".png"))
-		if text := b.evaluate(t, `document.body.innerText`); !strings.Contains(fmt.Sprint(text), tt.says) {
-			t.Errorf("%s: the page does not say %q:\n%v", tt.name, tt.says, text)
+		b.look(t, tt.url, tt.scheme, tt.width, filepath.Join(dir, tt.name+".png"))
+		if text := b.evaluate(t, `document.body.innerText`); !strings.Contains(fmt.Sprint(text), tt.text) {
+			t.Errorf("%s: no %q in the page:\n%v", tt.name, tt.text, text)
+		}
+		if info, err := os.Stat(filepath.Join(dir, tt.name+".png")); err != nil || info.Size() < 10_000 {
+			t.Errorf("%s: no picture: %v", tt.name, err)
 		}
 		if cut := b.evaluate(t, `[...document.querySelectorAll("body *")].filter(e => !e.matches(".scroll") && !e.closest("svg") && getComputedStyle(e).overflowX != "visible" && e.scrollWidth > e.clientWidth + 1).map(e => e.outerHTML.slice(0, 80)).join("\n")`); cut != "" {
 			t.Errorf("%s: cut: %v", tt.name, cut)
@@ -175,11 +180,6 @@ func TestPage_browser(t *testing.T) {
 		host, _ := url.Parse(tt.url)
 		for _, trouble := range b.troubles(host.Host) {
 			t.Errorf("%s: %s", tt.name, trouble)
-		}
-	}
-	for _, file := range []string{"healthy", "dark", "narrow", "away", "empty", "hostile", "hostile-narrow"} {
-		if info, err := os.Stat(filepath.Join(dir, file+".png")); err != nil || info.Size() < 10_000 {
-			t.Errorf("no picture of %s: %v", file, err)
 		}
 	}
 	if text := get(t, away.URL+"/", http.StatusOK); strings.Contains(text, "canary") || strings.Contains(text, gone.URL) {
@@ -208,13 +208,17 @@ func TestPage_prefix(t *testing.T) {
 			t.Errorf("the link %s: %v, want 200", link, status)
 		}
 	}
-	for _, want := range []string{"metrics:1", "records", "openapi.json", "records?dom=web-02"} {
+	for _, want := range []string{"metrics:1", "records", "openapi.json", "runbooks", "records?dom=web-02"} {
 		if !strings.Contains(links+"\n", base+want+"\n") {
 			t.Errorf("no link to %s%s in\n%s", base, want, links)
 		}
 	}
 	if status := b.evaluate(t, `fetch(location.pathname).then(r => r.status)`); status != 200.0 {
 		t.Errorf("the page can't refresh itself: %v", status)
+	}
+	b.look(t, base+"runbooks", "light", 1200, filepath.Join(t.TempDir(), "runbooks.png"))
+	if home := b.evaluate(t, `document.querySelector("header a").href`); home != base {
+		t.Errorf("the runbooks link to %v, want %s", home, base)
 	}
 	for _, trouble := range b.troubles(strings.TrimSuffix(strings.TrimPrefix(base, "http://"), "/memdump/")) {
 		t.Error(trouble)

@@ -18,6 +18,7 @@ import (
 	"memdump_exporter/cmd/memdump_exporter/page"
 	"memdump_exporter/collector"
 	"memdump_exporter/collector/records"
+	"memdump_exporter/docs"
 )
 
 const (
@@ -26,12 +27,13 @@ const (
 	recordsPath    = "/records"
 	oldRecordsPath = "/api/memory-dumps/records" // the Python service's
 	openAPIPath    = "/openapi.json"
+	runbooksPath   = "/runbooks"
 
 	// maxConcurrentRecords leaves most of InfluxDB's connections to scrapes.
 	maxConcurrentRecords = 4
 )
 
-var ownPaths = []string{healthyPath, readyPath, recordsPath, oldRecordsPath, openAPIPath}
+var ownPaths = []string{healthyPath, readyPath, recordsPath, oldRecordsPath, openAPIPath, runbooksPath}
 
 // newHandler wires the parts together: flags in, routes out. It asks nothing yet.
 // The counters are of what is not known here. End ends what goes on between scrapes.
@@ -70,7 +72,12 @@ func newHandler(o options, base, logger log.Logger, counters ...prometheus.Colle
 	// database could not be scraped for the news.
 	mux.HandleFunc("GET "+healthyPath, answer(name+" is healthy.\n"))
 	mux.HandleFunc("GET "+readyPath, answer(name+" is ready.\n"))
-	policies := map[string]string{}
+	runbooks, err := page.Runbooks(name, docs.Runbooks)
+	if err != nil {
+		return nil, nil, err
+	}
+	mux.Handle("GET "+runbooksPath, runbooks)
+	policies := map[string]string{runbooksPath: page.Policy()}
 	if o.telemetryPath != "/" {
 		policies["/"] = page.Policy()
 		mux.Handle("GET /{$}", &page.Handler{

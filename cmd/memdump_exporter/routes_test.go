@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -25,7 +26,7 @@ func TestRoutes(t *testing.T) {
 		return got.status, got.header
 	}
 	for path, want := range map[string]int{
-		"/": 200, "/metrics": 200, "/records": 502, "/api/memory-dumps/records": 502, "/openapi.json": 200, "/-/healthy": 200, "/-/ready": 200,
+		"/": 200, "/metrics": 200, "/records": 502, "/api/memory-dumps/records": 502, "/openapi.json": 200, "/runbooks": 200, "/-/healthy": 200, "/-/ready": 200,
 		"/debug/pprof/": 404, "/debug/vars": 404, "/-/reload": 404, "/-/quit": 404, "/no/such": 404,
 	} {
 		got, header := status(open, http.MethodGet, path, "")
@@ -59,11 +60,41 @@ func TestRoutes_telemetryPath(t *testing.T) {
 	get(t, e.URL+"/records", 502)
 }
 
+// TestRoutes_runbooks: /runbooks has the anchor of each alert's runbook_url, and no link that leads nowhere.
+func TestRoutes_runbooks(t *testing.T) {
+	alerts, err := os.ReadFile("../../dashboards/alerts.yaml")
+	must(t, err)
+	body := get(t, startExporter(t, []string{"INFLUX_URL=http://127.0.0.1:1"}).URL+"/runbooks", http.StatusOK)
+	names := regexp.MustCompile(`(?m)^ +- alert: (\w+)$`).FindAllStringSubmatch(string(alerts), -1)
+	urls := regexp.MustCompile(`(?m)^ +runbook_url: \S+#(\S+)$`).FindAllStringSubmatch(string(alerts), -1)
+	if len(names) < 10 || len(urls) != len(names) {
+		t.Fatalf("%d alerts and %d runbook_url in dashboards/alerts.yaml, want the same number, at least 10", len(names), len(urls))
+	}
+	for i, name := range names {
+		if want := fmt.Sprintf(`<h2 id="%s">%s</h2>`, urls[i][1], name[1]); !strings.Contains(body, want) {
+			t.Errorf("no %s on /runbooks", want)
+		}
+	}
+	links := regexp.MustCompile(`href="([^"]*)"`).FindAllStringSubmatch(body, -1)
+	for _, link := range links {
+		anchor, local := strings.CutPrefix(link[1], "#")
+		if local && !strings.Contains(body, ` id="`+anchor+`"`) {
+			t.Errorf("no anchor for the link %q", link[1])
+		}
+		if !local && link[1] != "./" && link[1] != "data:," {
+			t.Errorf("a link to %q, which the exporter does not serve", link[1])
+		}
+	}
+	if len(links) < 5 {
+		t.Errorf("%d links on /runbooks, want at least 5", len(links))
+	}
+}
+
 func TestCheckPath(t *testing.T) {
 	for path, ok := range map[string]bool{
 		"/": true, "/metrics": true, "/metrics/": true, "/a/b:1": true,
 		"": false, "metrics": false, "//": false, "//metrics": false, "/a//b": false, "/metrics//": false, "/a/../b": false, "/./a": false,
-		"/{x}": false, "/a b": false, "/a?b": false, "/a#b": false, "/records": false, "/-/ready": false,
+		"/{x}": false, "/a b": false, "/a?b": false, "/a#b": false, "/records": false, "/runbooks": false, "/-/ready": false,
 	} {
 		if err := checkPath(path); (err == nil) != ok {
 			t.Errorf("%q: %v, want accepted: %v", path, err, ok)
