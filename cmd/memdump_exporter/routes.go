@@ -35,8 +35,8 @@ const (
 
 var ownPaths = []string{healthyPath, readyPath, recordsPath, oldRecordsPath, openAPIPath, runbooksPath}
 
-// newHandler wires the parts together: flags in, routes out. It asks nothing yet.
-// The counters are of what is not known here. End ends what goes on between scrapes.
+// newHandler returns the handler of all routes. It sends no request yet. /metrics includes the
+// counters. End stops the loading of the history.
 func newHandler(o options, base, logger log.Logger, counters ...prometheus.Collector) (handler http.Handler, end func(), err error) {
 	client, err := newClient(o)
 	if err != nil {
@@ -68,8 +68,8 @@ func newHandler(o options, base, logger log.Logger, counters ...prometheus.Colle
 	mux.Handle("GET "+recordsPath, dumps)
 	mux.Handle("GET "+oldRecordsPath, dumps)
 	mux.Handle("GET "+openAPIPath, records.OpenAPI())
-	// Both speak of this process alone: an exporter that went unready with its
-	// database could not be scraped for the news.
+	// Both report the state of this process only: an exporter that became unready with its
+	// database could not be scraped for memdump_up.
 	mux.HandleFunc("GET "+healthyPath, answer(name+" is healthy.\n"))
 	mux.HandleFunc("GET "+readyPath, answer(name+" is ready.\n"))
 	runbooks, err := page.Runbooks(name, docs.Runbooks)
@@ -88,15 +88,26 @@ func newHandler(o options, base, logger log.Logger, counters ...prometheus.Colle
 }
 
 // headers forbids browsers to guess a content type, to frame, to store, and to load anything but
-// what the Content-Security-Policy of a path allows.
+// what the Content-Security-Policy of a path allows. What the operator sets in the web
+// configuration (http_server_config.headers) is there already, and stays as it is.
 func headers(next http.Handler, policies map[string]string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("X-Frame-Options", "DENY")
-		h.Set("Content-Security-Policy", cmp.Or(policies[r.URL.Path], "default-src 'none'; frame-ancestors 'none'"))
-		h.Set("Referrer-Policy", "no-referrer")
-		h.Set("Cache-Control", "no-store")
+		policy := cmp.Or(policies[r.URL.Path], "default-src 'none'")
+		if _, set := h["X-Frame-Options"]; !set {
+			policy += "; frame-ancestors 'none'" // browsers prefer it to X-Frame-Options
+		}
+		for name, value := range map[string]string{
+			"X-Content-Type-Options":  "nosniff",
+			"X-Frame-Options":         "DENY",
+			"Content-Security-Policy": policy,
+			"Referrer-Policy":         "no-referrer",
+			"Cache-Control":           "no-store",
+		} {
+			if _, set := h[name]; !set {
+				h.Set(name, value)
+			}
+		}
 		next.ServeHTTP(w, r)
 	})
 }

@@ -6,12 +6,13 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
 
-// TestRoutes: each route is read alone, says what browsers must not do, and is shut
-// where a password is set; there is nothing of pprof or expvar.
+// TestRoutes: each route accepts GET only, sends the headers that restrict browsers, and requires the password if one is
+// set. No route is pprof's or expvar's.
 func TestRoutes(t *testing.T) {
 	config := filepath.Join(t.TempDir(), "web.yml")
 	write(t, config, "basic_auth_users:\n  prom: $2a$10$lfDGuEtVeK4PTBMoCiZQ8e0hhpkyv8gZqbA6LP.STp75B3TmDzNaW\n")
@@ -31,7 +32,8 @@ func TestRoutes(t *testing.T) {
 	} {
 		got, header := status(open, http.MethodGet, path, "")
 		if got != want || header.Get("X-Content-Type-Options") != "nosniff" || header.Get("X-Frame-Options") != "DENY" || header.Get("Cache-Control") != "no-store" ||
-			!strings.HasPrefix(header.Get("Content-Security-Policy"), "default-src 'none'; ") || header.Get("Server") != "" {
+			!strings.HasPrefix(header.Get("Content-Security-Policy"), "default-src 'none'; ") ||
+			!strings.HasSuffix(header.Get("Content-Security-Policy"), "; frame-ancestors 'none'") || header.Get("Server") != "" {
 			t.Errorf("%s: HTTP %d, want %d, with %v", path, got, want, header)
 		}
 		for _, method := range []string{"POST", "PUT", "DELETE", "PATCH", "TRACE", "OPTIONS", "X"} {
@@ -58,6 +60,50 @@ func TestRoutes_telemetryPath(t *testing.T) {
 	}
 	get(t, e.URL+"/metrics", 404)
 	get(t, e.URL+"/records", 502)
+}
+
+// TestRoutes_operatorsHeaders: a header that the web configuration sets replaces ours, on every route.
+func TestRoutes_operatorsHeaders(t *testing.T) {
+	const policy = "default-src 'self'"
+	for name, tt := range map[string]struct {
+		headers map[string]string
+		policy  string // what the Content-Security-Policy begins with
+		framing bool   // whether it allows frames
+	}{
+		"none":    {nil, "default-src 'none'", false},
+		"policy":  {map[string]string{"Content-Security-Policy": policy}, policy, true},
+		"framing": {map[string]string{"X-Frame-Options": "sameorigin"}, "default-src 'none'", true},
+		"all": {map[string]string{
+			"Content-Security-Policy": policy, "X-Frame-Options": "sameorigin", "X-Content-Type-Options": "nosniff",
+			"Strict-Transport-Security": "max-age=1", "X-XSS-Protection": "0",
+		}, policy, true},
+	} {
+		config := filepath.Join(t.TempDir(), "web.yml")
+		text := "http_server_config:\n  headers:\n"
+		for header, value := range tt.headers {
+			text += fmt.Sprintf("    %s: %q\n", header, value)
+		}
+		write(t, config, text)
+		e := startExporter(t, []string{"INFLUX_URL=http://127.0.0.1:1"}, "--web.config.file="+config)
+		for _, path := range []string{"/", "/metrics", "/records", "/openapi.json", "/runbooks", "/-/healthy", "/no/such"} {
+			got := ask(nil, http.MethodGet, e.URL+path).header
+			for header, want := range tt.headers {
+				if values := got.Values(header); !slices.Equal(values, []string{want}) {
+					t.Errorf("%s: %s: the header %s is %q, want %q", name, path, header, values, want)
+				}
+			}
+			served := got.Get("Content-Security-Policy")
+			if !strings.HasPrefix(served, tt.policy) {
+				t.Errorf("%s: %s: the Content-Security-Policy is %q, want %s", name, path, served, tt.policy)
+			}
+			if strings.Contains(served, "frame-ancestors 'none'") == tt.framing {
+				t.Errorf("%s: %s: the Content-Security-Policy is %q, want frames allowed: %v", name, path, served, tt.framing)
+			}
+			if got.Get("Cache-Control") != "no-store" || got.Get("Referrer-Policy") != "no-referrer" {
+				t.Errorf("%s: %s: a header that the operator cannot set is missing in %v", name, path, got)
+			}
+		}
+	}
 }
 
 // TestRoutes_runbooks: /runbooks has the anchor of each alert's runbook_url, and no link that leads nowhere.

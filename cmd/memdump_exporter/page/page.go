@@ -59,7 +59,7 @@ type Handler struct {
 // requests to its own server.
 func Policy() string {
 	return "default-src 'none'; style-src " + source(pageCSS) + "; script-src " + source(pageJS) + "; img-src data:" +
-		"; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+		"; connect-src 'self'; base-uri 'none'; form-action 'none'"
 }
 
 func source(text string) string {
