@@ -26,7 +26,7 @@ RACE := $(shell command -v "$$(go env CC)" >/dev/null 2>&1 && echo -race)
 export PATH := $(PATH):$(CURDIR)/.cache/bin
 need = command -v $(1) >/dev/null || GOBIN=$(CURDIR)/.cache/bin go install -tags remove_all_sd $(PROMETHEUS)/$(1)@$(PROMETHEUS_AT)
 
-.PHONY: all help build reproducible image demo test servers test-metric test-servers test-image test-kubernetes test-prometheus bench load soak faults fuzz check fmt vet lint imports rules units workflows compose vuln clean
+.PHONY: all help build reproducible image demo test servers test-metric test-servers test-image test-kubernetes test-prometheus bench picture load soak faults fuzz check fmt vet lint imports rules units workflows compose vuln clean
 
 all: check test test-metric test-prometheus reproducible ## what CI does, but for fuzzing
 
@@ -80,6 +80,9 @@ test-image: build ## the image, built by buildah and run, without a registry
 bench: ## what a scrape costs on every InfluxDB that runs here (up to an hour), into docs/cost.md
 	go test -tags bench -run TestCost -timeout 60m -v ./collector -cost.table=$(CURDIR)/docs/cost.md
 	go test -run '^$$' -bench . -benchmem ./influx ./collector
+
+picture: ## docs/page.png, the picture of the page in the README (needs chromium)
+	go test -run '^TestPage_picture$$' -count=1 ./cmd/memdump_exporter -pictures $(CURDIR)/docs
 
 load: ## a thousand scrapers at once, beside promhttp's default handler
 	go test -tags load -count=1 -run TestLoad -v ./cmd/memdump_exporter

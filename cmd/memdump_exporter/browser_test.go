@@ -148,8 +148,14 @@ func (b *browser) look(t *testing.T, url, scheme string, width int, file string)
 	case <-time.After(time.Minute):
 		t.Fatalf("%s does not load", url)
 	}
+	b.capture(t, file, map[string]any{"captureBeyondViewport": true})
+}
+
+// capture writes a PNG of what look has opened. The options are those of Page.captureScreenshot.
+func (b *browser) capture(t *testing.T, file string, options map[string]any) {
+	t.Helper()
 	var picture struct{ Data string }
-	b.do(t, "Page.captureScreenshot", map[string]any{"captureBeyondViewport": true}, &picture)
+	b.do(t, "Page.captureScreenshot", options, &picture)
 	data, err := base64.StdEncoding.DecodeString(picture.Data)
 	must(t, err)
 	must(t, os.WriteFile(file, data, 0o644))

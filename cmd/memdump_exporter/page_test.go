@@ -1,11 +1,15 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"html"
 	"html/template"
+	"image/png"
 	"math"
 	"net/http"
 	"net/url"
@@ -20,7 +24,7 @@ import (
 	"memdump_exporter/influx/influxtest"
 )
 
-var pictures = flag.String("pictures", "", "directory to keep the pictures of the page in")
+var pictures = flag.String("pictures", "", "directory for the pictures of the page; by default they are deleted")
 
 // TestPage_metrics: every metric on the page has its true value, and a page counts as no scrape.
 func TestPage_metrics(t *testing.T) {
@@ -123,11 +127,7 @@ func TestPage_domains(t *testing.T) {
 // TestPage_browser opens the page in a real Chromium, which .ci/run installs where it can. The
 // console stays empty, no request goes to another server, and no text is cut.
 func TestPage_browser(t *testing.T) {
-	b := startBrowser(t)
-	dir := *pictures
-	if dir == "" {
-		dir = t.TempDir()
-	}
+	b, dir := startBrowser(t), picturesDir(t)
 	server := influxdb.Server(t)
 	server.MustStore(t, "vmstats", influxtest.Believable(6, time.Now()))
 	server.MustStore(t, "empty", &influxtest.History{})
@@ -184,6 +184,52 @@ func TestPage_browser(t *testing.T) {
 	}
 	if text := get(t, away.URL+"/", http.StatusOK); strings.Contains(text, "canary") || strings.Contains(text, gone.URL) {
 		t.Error("the page tells the token or the URL")
+	}
+}
+
+func picturesDir(t *testing.T) string {
+	t.Helper()
+	return cmp.Or(*pictures, t.TempDir())
+}
+
+// TestPage_picture takes the picture of the README: the upper part of the page on the data of make demo, without
+// a history that is being loaded.
+func TestPage_picture(t *testing.T) {
+	b, file := startBrowser(t), filepath.Join(picturesDir(t), "page.png")
+	server := influxdb.Server(t)
+	server.MustStore(t, "vmstats", influxtest.Believable(6, time.Now()))
+	e := startExporter(t, []string{"INFLUX_URL=" + server.URL})
+	until(t, time.Minute, "the page is without a history that is being loaded", func() error {
+		if strings.Contains(get(t, e.URL+"/", http.StatusOK), "Loading the history") {
+			return errors.New("it is being loaded")
+		}
+		return nil
+	})
+	b.look(t, e.URL+"/", "light", 1000, filepath.Join(t.TempDir(), "whole.png"))
+	b.capture(t, file, map[string]any{"clip": map[string]int{"x": 0, "y": 0, "width": 985, "height": 900, "scale": 1}, "captureBeyondViewport": true})
+	checkPicture(t, file)
+}
+
+// TestREADME_picture: the picture is there, and small enough for a repository.
+func TestREADME_picture(t *testing.T) {
+	text, err := os.ReadFile(readme)
+	must(t, err)
+	if !strings.Contains(string(text), "](docs/page.png)") {
+		t.Error("README.md does not show docs/page.png")
+	}
+	checkPicture(t, "../../docs/page.png")
+}
+
+func checkPicture(t *testing.T, file string) {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	must(t, err)
+	if len(data) > 200<<10 {
+		t.Errorf("%s has %d bytes, want at most 200 KiB", file, len(data))
+	}
+	config, err := png.DecodeConfig(bytes.NewReader(data))
+	if err != nil || config.Width < 900 || config.Height < 600 {
+		t.Errorf("%s: a picture of %d by %d pixels, %v", file, config.Width, config.Height, err)
 	}
 }
 
