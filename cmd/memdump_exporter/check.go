@@ -40,9 +40,6 @@ type check struct {
 }
 
 func runCheck(ctx context.Context, o options, stdout io.Writer) error {
-	if !slices.Contains([]string{"text", "json"}, o.checkOutput) {
-		return usageError{fmt.Errorf("--output is %q: expected text or json", o.checkOutput)}
-	}
 	ctx, cancel := context.WithTimeout(ctx, 6*o.scrapeTimeout)
 	defer cancel()
 	c := &check{options: o, out: stdout, terminal: o.checkOutput == "text" && isTerminal(stdout)}

@@ -5,10 +5,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/go-kit/log"
@@ -19,7 +17,7 @@ import (
 	"memdump_exporter/influx"
 )
 
-// newClient makes the one client of InfluxDB from the flags. It asks nothing yet.
+// newClient returns the client of InfluxDB that the flags describe. It sends no request yet.
 func newClient(o options) (*influx.Client, error) {
 	transport, err := newTransport(&o.tls, o.influxMaxConcurrency)
 	if err != nil {
@@ -30,8 +28,8 @@ func newClient(o options) (*influx.Client, error) {
 		Database:  o.influxDatabase,
 		API:       influx.API(o.influxAPI),
 		Username:  o.influxUsername,
-		Password:  secret(o.influxPassword, "--influx.password-file", o.influxPasswordFile),
-		Token:     secret(o.influxToken, "--influx.token-file", o.influxTokenFile),
+		Password:  secret(o.influxPassword, "--influx.password-file", o.influxPasswordFile, passwordProblem),
+		Token:     secret(o.influxToken, "--influx.token-file", o.influxTokenFile, tokenProblem),
 		Scheme:    influx.Scheme(o.influxScheme),
 		UserAgent: name + "/" + version.Version,
 		Transport: transport,
@@ -46,7 +44,7 @@ func newClient(o options) (*influx.Client, error) {
 	return client, err
 }
 
-// newExporter makes the exporter from the flags, which parse has checked.
+// newExporter returns the exporter that the flags describe, which parse has checked.
 func newExporter(o options, client *influx.Client, logger log.Logger) *collector.Exporter {
 	perVM := 0
 	if o.perVM {
@@ -69,7 +67,7 @@ func newExporter(o options, client *influx.Client, logger log.Logger) *collector
 	})
 }
 
-// flagOf names the flag behind a setting of the client.
+// flagOf maps a setting of the client to its flag.
 var flagOf = map[string]string{
 	"URL":      "--influx.url (INFLUX_URL)",
 	"Database": "--influx.db (INFLUX_DB)",
@@ -79,11 +77,21 @@ var flagOf = map[string]string{
 	"Scheme":   "--influx.auth-scheme (INFLUX_AUTH_SCHEME)",
 }
 
-// secret is one from a flag, or from a file where that is named; nil when neither is.
-func secret(text, flag, file string) influx.Secret {
+// secret returns the source of a token or a password: the file, if it is set, or else the text;
+// nil when neither is. problem returns what is wrong with a secret that was read.
+func secret(text, flag, path string, problem func(string) string) influx.Secret {
 	switch {
-	case file != "":
-		return func() (string, error) { return readSecret(flag, file) }
+	case path != "":
+		return func() (string, error) {
+			text, err := file{flag, path, maxSecretBytes}.Fetch(context.Background())
+			if err != nil {
+				return "", err
+			}
+			if wrong := problem(text); wrong != "" {
+				return "", fmt.Errorf("%s: the content of the file %s %s", flag, path, wrong)
+			}
+			return text, nil
+		}
 	case text != "":
 		return func() (string, error) { return text, nil }
 	}
@@ -95,44 +103,37 @@ const (
 	maxPEMBytes    = 1 << 20
 )
 
-// readSecret reads a secret without the line's end that editors add. Errors name the
-// flag and the file, and hold nothing of what is in it.
-func readSecret(flag, file string) (string, error) {
-	text, err := readBounded(flag, file, maxSecretBytes)
-	if err != nil {
-		return "", err
+// file is a promconfig.SecretReader of a regular file of limited size. Its errors name the flag and
+// the file, and contain nothing of what is in it.
+type file struct {
+	flag, path string
+	maxBytes   int64
+}
+
+// Fetch reads the file, without surrounding blanks and line feeds.
+func (f file) Fetch(ctx context.Context) (string, error) {
+	// Opening a named pipe would block until something writes to it.
+	info, err := os.Stat(f.path)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("%s: %w", f.flag, err)
+	case !info.Mode().IsRegular():
+		return "", fmt.Errorf("%s: %s is not a file", f.flag, f.path)
+	case info.Size() > f.maxBytes:
+		return "", fmt.Errorf("%s: the file %s has more than %d bytes", f.flag, f.path, f.maxBytes)
 	}
-	text = strings.TrimSpace(text)
-	if text == "" {
-		return "", fmt.Errorf("%s: the file %s is empty", flag, file)
+	text, err := promconfig.NewFileSecret(f.path).Fetch(ctx)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", f.flag, err)
 	}
 	return text, nil
 }
 
-// readBounded reads a regular file of at most so many bytes.
-func readBounded(flag, file string, most int64) (string, error) {
-	// Looked at before it is opened, as opening a pipe would wait for its writer.
-	info, err := os.Stat(file)
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", flag, err)
-	}
-	if !info.Mode().IsRegular() {
-		return "", fmt.Errorf("%s: %s is not a file", flag, file)
-	}
-	f, err := os.Open(file)
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", flag, err)
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, most+1))
-	switch {
-	case err != nil:
-		return "", fmt.Errorf("%s: %w", flag, err)
-	case int64(len(text)) > most:
-		return "", fmt.Errorf("%s: the file %s has more than %d bytes", flag, file, most)
-	}
-	return string(text), nil
-}
+// Description names the flag and the file.
+func (f file) Description() string { return f.flag + " " + f.path }
+
+// Immutable is false: the file is read for each request.
+func (file) Immutable() bool { return false }
 
 // newTransport returns an influx.Transport with the TLS of the flags. The files are read again
 // for each request, and connections are made anew when they change.
@@ -164,31 +165,21 @@ func newTransport(c *promconfig.TLSConfig, maxConns int) (http.RoundTripper, err
 // where to read them again.
 func readPEMs(c *promconfig.TLSConfig) (promconfig.TLSRoundTripperSettings, error) {
 	var s promconfig.TLSRoundTripperSettings
-	for _, file := range []struct {
-		flag, path string
-		reader     *promconfig.SecretReader
+	for _, pem := range []struct {
+		file
+		reader *promconfig.SecretReader
 	}{
-		{"--influx.tls.ca-file", c.CAFile, &s.CA},
-		{"--influx.tls.cert-file", c.CertFile, &s.Cert},
-		{"--influx.tls.key-file", c.KeyFile, &s.Key},
+		{file{"--influx.tls.ca-file", c.CAFile, maxPEMBytes}, &s.CA},
+		{file{"--influx.tls.cert-file", c.CertFile, maxPEMBytes}, &s.Cert},
+		{file{"--influx.tls.key-file", c.KeyFile, maxPEMBytes}, &s.Key},
 	} {
-		if file.path == "" {
+		if pem.path == "" {
 			continue
 		}
-		pem := pemFile{file.flag, file.path}
 		if _, err := pem.Fetch(context.Background()); err != nil {
 			return s, err
 		}
-		*file.reader = pem
+		*pem.reader = pem.file
 	}
 	return s, nil
 }
-
-// pemFile is a promconfig.SecretReader whose size is bounded.
-type pemFile struct{ flag, path string }
-
-func (p pemFile) Fetch(context.Context) (string, error) {
-	return readBounded(p.flag, p.path, maxPEMBytes)
-}
-func (p pemFile) Description() string { return p.flag + " " + p.path }
-func (p pemFile) Immutable() bool     { return false }

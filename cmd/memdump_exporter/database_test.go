@@ -56,7 +56,7 @@ func TestTokenFile(t *testing.T) {
 		{"first", func() {}, "Token canary-first", ""},
 		{"in place", func() { write(t, file, "canary-second") }, "Token canary-second", ""},
 		{"atomically", func() { putInPlace(t, file, "  canary-third\r\n") }, "Token canary-third", ""},
-		{"empty", func() { write(t, file, " \n") }, "", file + " is empty"},
+		{"empty", func() { write(t, file, " \n") }, "", file + " is blank: expected a token"},
 		{"back", func() { write(t, file, "canary-fourth") }, "Token canary-fourth", ""},
 		{"huge", func() { write(t, file, strings.Repeat("canary", 20_000)) }, "", file + " has more than 65536 bytes"},
 		{"two lines", func() { write(t, file, "canary-a\ncanary-b") }, "", "a control character"},
@@ -84,10 +84,7 @@ func TestTokenFile(t *testing.T) {
 		if len(requests) > 0 {
 			t.Errorf("%s: %d requests were sent", step.name, len(requests))
 		}
-		words := []string{step.says}
-		if step.name != "two lines" {
-			words = append(words, "--influx.token-file")
-		}
+		words := []string{step.says, "--influx.token-file"}
 		log := e.logsWith(logged, words...)
 		if slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(log, word) }) {
 			t.Errorf("%s: the log does not say %q\n%s", step.name, step.says, log)

@@ -4,9 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
@@ -53,10 +53,12 @@ type options struct {
 }
 
 const (
-	serveCommand = "serve"
-	checkCommand = "check"
-
+	serveCommand    = "serve"
+	checkCommand    = "check"
 	backfillCommand = "backfill"
+
+	tokenFlag    = "influx.token"
+	passwordFlag = "influx.password"
 )
 
 // newApplication declares the flags. The variables of the environment are those of
@@ -78,19 +80,19 @@ func (o *options) influxFlags(app *kingpin.Application) {
 	app.Flag("influx.db", "Database: on 2.x the name of a bucket or of a DBRP mapping.").
 		Envar("INFLUX_DB").Default("vmstats").StringVar(&o.influxDatabase)
 	app.Flag("influx.api", "How to ask: influxql (/query of InfluxDB 1.x, 2.x and 3.x), v3-query (/api/v3/query of a gateway, as the Python service asked it), or auto: v3-query only where there is no /query.").
-		Envar("INFLUX_API").Default(string(influx.APIAuto)).StringVar(&o.influxAPI)
-	app.Flag("influx.token", "Token that may read the database (on 1.x: user:password). Better set in the environment or in a file: every user of the machine can read arguments.").
+		Envar("INFLUX_API").Default(string(influx.APIAuto)).EnumVar(&o.influxAPI, string(influx.APIAuto), string(influx.APIInfluxQL), string(influx.APIV3Query))
+	app.Flag(tokenFlag, "Token that may read the database (on 1.x: user:password). Better set in the environment or in a file: every user of the machine can read arguments.").
 		Envar("INFLUX_TOKEN").StringVar(&o.influxToken)
 	app.Flag("influx.token-file", "File that holds the token; read again for each request.").
 		Envar("INFLUX_TOKEN_FILE").StringVar(&o.influxTokenFile)
 	app.Flag("influx.username", "User, instead of a token.").
 		Envar("INFLUX_USERNAME").StringVar(&o.influxUsername)
-	app.Flag("influx.password", "The user's password. Better set in the environment or in a file.").
+	app.Flag(passwordFlag, "The user's password. Better set in the environment or in a file.").
 		Envar("INFLUX_PASSWORD").StringVar(&o.influxPassword)
 	app.Flag("influx.password-file", "File that holds the password; read again for each request.").
 		Envar("INFLUX_PASSWORD_FILE").StringVar(&o.influxPasswordFile)
 	app.Flag("influx.auth-scheme", "Authentication scheme: Basic, Token, Bearer, or auto: Basic for a user, Bearer for a JSON Web Token, Token for any other token. Every InfluxDB accepts auto; a gateway may need another one.").
-		Envar("INFLUX_AUTH_SCHEME").Default(string(influx.SchemeAuto)).StringVar(&o.influxScheme)
+		Envar("INFLUX_AUTH_SCHEME").Default(string(influx.SchemeAuto)).EnumVar(&o.influxScheme, string(influx.SchemeAuto), string(influx.SchemeBasic), string(influx.SchemeToken), string(influx.SchemeBearer))
 	app.Flag("influx.max-concurrency", "Limit of the requests to InfluxDB at once, of scrapes, pages, records and backfill together; a request above it waits, within the scrape timeout.").
 		Envar("INFLUX_MAX_CONCURRENCY").Default(strconv.Itoa(influx.DefaultMaxConcurrency)).IntVar(&o.influxMaxConcurrency)
 	app.Flag("influx.tls.ca-file", "File with the CA certificates that InfluxDB's certificate is verified by, instead of the system's; read again for each request.").
@@ -143,15 +145,15 @@ func (o *options) serverFlags(app *kingpin.Application) {
 	o.web = kingpinflag.AddFlags(app, ":10147")
 
 	app.Flag("log.level", "Least severe level to log: debug, info, warn or error.").
-		Default("info").StringVar(&o.logLevel)
+		Default("info").EnumVar(&o.logLevel, "debug", "info", "warn", "error")
 	app.Flag("log.format", "Format of the log: logfmt or json.").
-		Default("logfmt").StringVar(&o.logFormat)
+		Default("logfmt").EnumVar(&o.logFormat, "logfmt", "json")
 }
 
 func (o *options) commands(app *kingpin.Application) {
 	app.Command(serveCommand, "Serve the metrics; the default where no command is given.").Default()
 	check := app.Command(checkCommand, "Check step by step whether a scrape would succeed, and say what to change. The exit code is 0 when all is well, 1 when something is wrong.")
-	check.Flag("output", "Format of the result: text or json.").Default("text").StringVar(&o.checkOutput)
+	check.Flag("output", "Format of the result: text or json.").Default("text").EnumVar(&o.checkOutput, "text", "json")
 
 	backfill := app.Command(backfillCommand, "Write the history of the metrics about dumps as OpenMetrics text with times, for promtool tsdb create-blocks-from openmetrics.")
 	backfill.Flag("from", "First time, such as 2026-01-31T00:00:00Z, or seconds since 1970.").Required().StringVar(&o.backfill.from)
@@ -165,61 +167,33 @@ func (o *options) commands(app *kingpin.Application) {
 		StringMapVar(&o.backfill.labels)
 }
 
-// parse reads the arguments; done is true when --help or --version was answered.
+// parse reads the arguments and the variables. done is true when --help or --version was printed.
 func parse(args []string, stdout, stderr io.Writer) (o options, done bool, err error) {
 	app := newApplication(&o)
-	// Kingpin goes on parsing after it has answered --help or --version.
+	// Kingpin goes on parsing after it has printed the help or the version.
 	app.Terminate(func(int) { done = true })
 	app.UsageWriter(stdout)
 	app.ErrorWriter(stderr)
 	o.command, err = app.Parse(args)
-	switch {
-	case done:
+	if done {
 		return o, true, nil
-	case err != nil:
-		return o, false, usageError{fmt.Errorf("%w, try --help", nameFlag(app, args, err))}
 	}
+	if err := checkValues(app, args, err); err != nil {
+		return o, false, usageError{fmt.Errorf("%w, try --help", err)}
+	}
+	// A file with a secret ends with a line feed in most cases; so does a variable made from one.
+	o.influxToken = strings.TrimSpace(o.influxToken)
+	o.influxPassword = strings.TrimSpace(o.influxPassword)
 	if err := o.check(); err != nil {
 		return o, false, usageError{err}
 	}
 	return o, false, nil
 }
 
-// nameFlag finds the flag whose value kingpin could not read, which its error leaves out.
-func nameFlag(app *kingpin.Application, args []string, err error) error {
-	named := func(name, text string, flag *kingpin.FlagModel) error {
-		wrong := flag.Value.Set(text)
-		if wrong != nil && len(flag.Default) > 0 {
-			return fmt.Errorf("%s is %q: expected a value such as %s", name, text, flag.Default[0])
-		}
-		if wrong != nil {
-			return fmt.Errorf("%s: %w", name, wrong)
-		}
-		return nil
-	}
-	if parsed, wrong := app.ParseContext(args); wrong == nil {
-		for _, element := range parsed.Elements {
-			if flag, ok := element.Clause.(*kingpin.FlagClause); ok && element.Value != nil {
-				if wrong := named("--"+flag.Model().Name, *element.Value, flag.Model()); wrong != nil {
-					return wrong
-				}
-			}
-		}
-	}
-	for _, flag := range app.Model().Flags {
-		if text := os.Getenv(flag.Envar); text != "" {
-			if wrong := named(flag.Envar, text, flag); wrong != nil {
-				return wrong
-			}
-		}
-	}
-	return err
-}
-
-// usageError is one of whoever called.
+// usageError is an invalid flag or argument; the exit code is 2.
 type usageError struct{ error }
 
-// check refuses what can't be meant; what belongs to InfluxDB, influx.New checks.
+// check returns an error for values that do not fit. influx.New checks the settings of the client.
 func (o options) check() error {
 	switch {
 	case o.scrapeTimeout <= 0:
@@ -248,10 +222,6 @@ func (o options) check() error {
 		return fmt.Errorf("--telemetry.lookback is %v: expected a time longer than 0, such as 24h", o.telemetryLookback)
 	case o.dumpsMeasurement == "":
 		return fmt.Errorf("--dumps.measurement is empty: expected the name of a measurement, such as mem_dumps")
-	case !slices.Contains([]string{"debug", "info", "warn", "error"}, o.logLevel):
-		return fmt.Errorf("--log.level is %q: expected debug, info, warn or error", o.logLevel)
-	case !slices.Contains([]string{"logfmt", "json"}, o.logFormat):
-		return fmt.Errorf("--log.format is %q: expected logfmt or json", o.logFormat)
 	case slices.Contains(o.telemetryMeasurements, ""):
 		return fmt.Errorf("--telemetry.measurement is empty: expected the name of a measurement, such as vm_totals")
 	}

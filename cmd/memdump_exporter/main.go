@@ -16,6 +16,7 @@ import (
 	"runtime/debug"
 	"syscall"
 
+	"github.com/alecthomas/kingpin/v2"
 	"github.com/go-kit/log/level"
 	"github.com/prometheus/common/version"
 
@@ -28,6 +29,8 @@ func main() {
 	defer stop()
 	// A second signal ends the process at once.
 	context.AfterFunc(ctx, stop)
+	// A value that begins with @ is no name of a file.
+	kingpin.EnableFileExpansion = false
 	// net/http repeats there what a server sends unasked, whatever that holds.
 	stdlog.SetOutput(io.Discard)
 	// Most of what a crowd of scrapers costs is garbage: it is collected when there is a
