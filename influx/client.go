@@ -36,6 +36,8 @@ type Config struct {
 	Token    Secret
 	// Scheme is the authentication scheme; empty means SchemeAuto.
 	Scheme Scheme
+	// Hidden are further secrets that must not appear in an error, such as the password of a proxy.
+	Hidden []string
 	// UserAgent is the User-Agent of every request.
 	UserAgent string
 	// MaxConcurrency limits the requests in flight; 0 means DefaultMaxConcurrency.
@@ -205,6 +207,7 @@ func (c *Client) get(ctx context.Context, path string, query url.Values, read fu
 	if err != nil {
 		return err
 	}
+	hidden = append(hidden, c.config.Hidden...)
 	stored := c.identity.Load()
 	resp, err := c.http.Do(req)
 	if err != nil {

@@ -110,6 +110,9 @@ func malformed(format string, args ...any) error {
 // transportError returns the error of a request without a response. It removes the URL that
 // net/http adds to its errors.
 func transportError(err error) error {
+	if own := (*Error)(nil); errors.As(err, &own) { // of checkConnect
+		return own
+	}
 	if urlErr := (*url.Error)(nil); errors.As(err, &urlErr) {
 		err = urlErr.Err
 	}
@@ -181,7 +184,8 @@ func classify(status int, text string) Kind {
 		return false
 	}
 	switch {
-	case (status == http.StatusForbidden || status == http.StatusServiceUnavailable) && fromProxy(text):
+	case status == http.StatusProxyAuthRequired,
+		(status == http.StatusForbidden || status == http.StatusServiceUnavailable) && fromProxy(text):
 		return ErrProxy
 	case status == http.StatusUnauthorized, status == http.StatusForbidden,
 		contains("authorization header was malformed"):

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -27,7 +28,7 @@ const (
 )
 
 // Transport sends HTTP/1.1 requests with limits on everything but the duration of a request,
-// which its context limits. It uses no proxy from the environment, so that a stray HTTP_PROXY
+// which its context limits. It ignores the proxies of the environment, so that a stray HTTP_PROXY
 // never receives the token. No request uses a connection older than five minutes, so that a new
 // address of the host takes effect within that time.
 //
@@ -37,6 +38,9 @@ const (
 type Transport struct {
 	// MaxConns limits the connections to a host. It must not change after the first request.
 	MaxConns int
+	// Proxy is the HTTP proxy of all requests; nil means none. It must not change after the first
+	// request.
+	Proxy *url.URL
 
 	config *tls.Config
 	dial   func(ctx context.Context, network, address string) (net.Conn, error)
@@ -90,7 +94,19 @@ func (t *Transport) renew() *http.Transport {
 		IdleConnTimeout:        90 * time.Second,
 		MaxResponseHeaderBytes: 64 << 10,
 	}
+	if t.Proxy != nil {
+		t.current.Proxy = http.ProxyURL(t.Proxy)
+		t.current.OnProxyConnectResponse = checkConnect
+	}
 	return t.current
+}
+
+// checkConnect returns ErrProxy where a proxy refuses to connect to InfluxDB.
+func checkConnect(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
+	if resp.StatusCode == http.StatusOK {
+		return nil
+	}
+	return &Error{Kind: ErrProxy, Status: resp.StatusCode, Err: errors.New("the proxy did not connect to InfluxDB")}
 }
 
 // slots limits the requests in flight. It holds an element for each.

@@ -15,19 +15,19 @@ import (
 	"memdump_exporter/influx"
 )
 
-// errCheck ends a check that has printed what is wrong.
+// errCheck is the error of a check that has printed what is wrong.
 var errCheck = errors.New("something is wrong")
 
 // step is the result of one check.
 type step struct {
 	Name  string `json:"step"`
 	State string `json:"state"` // ok, wrong, or untried
-	Says  string `json:"says,omitempty"`
+	Text  string `json:"text,omitempty"`
 	Hint  string `json:"hint,omitempty"` // the flag or variable to change
 }
 
-// check checks step by step from the flags to what Prometheus would scrape. Where a step is
-// wrong, it goes on with those that do not depend on it.
+// check runs step by step from the flags to what Prometheus would scrape. After a step that is
+// wrong, it runs the steps that do not depend on it.
 type check struct {
 	options
 	out      io.Writer
@@ -39,6 +39,7 @@ type check struct {
 	examined []collector.Measurements
 }
 
+// runCheck runs all steps and prints their results. The error is errCheck if one is wrong.
 func runCheck(ctx context.Context, o options, stdout io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, 6*o.scrapeTimeout)
 	defer cancel()
@@ -53,7 +54,7 @@ func runCheck(ctx context.Context, o options, stdout io.Writer) error {
 		encoder.SetEscapeHTML(false)
 		encoder.SetIndent("", "  ")
 		if err := encoder.Encode(map[string]any{"ok": !wrong, "steps": c.steps}); err != nil {
-			return fmt.Errorf("writing the result: %w", err)
+			return fmt.Errorf("write the result: %w", err)
 		}
 	}
 	if wrong {
@@ -62,6 +63,7 @@ func runCheck(ctx context.Context, o options, stdout io.Writer) error {
 	return nil
 }
 
+// isTerminal reports whether w is a terminal.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok {
@@ -71,58 +73,63 @@ func isTerminal(w io.Writer) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
+// all runs the steps in order.
 func (c *check) all(ctx context.Context) {
 	c.configuration()
 	reached := c.client != nil && c.network(ctx)
-	answers := reached && c.server(ctx)
+	readable := reached && c.server(ctx)
 	for _, name := range []string{"server", "measurements", "queries"} {
-		if !answers && (name != "server" || !reached) {
-			c.say(step{name, "untried", "skipped: an earlier check failed", ""})
+		if !readable && (name != "server" || !reached) {
+			c.report(step{name, "untried", "skipped: an earlier check failed", ""})
 		}
 	}
-	if !answers {
+	if !readable {
 		return
 	}
 	c.measurements()
 	c.queries(ctx)
 }
 
-// waiting shows the step that is waited for, on a terminal.
+// waiting shows the running step on a terminal.
 func (c *check) waiting(name string) {
 	if c.terminal {
 		fmt.Fprintf(c.out, "\r\033[K…     %s", name)
 	}
 }
 
-func (c *check) say(s step) {
-	// Names from the database may hold what controls a terminal.
-	s.Says = strings.Map(func(r rune) rune {
+// report adds the result of a step, and prints it unless the output is JSON.
+func (c *check) report(s step) {
+	// Names from the database may contain what controls a terminal.
+	s.Text = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) && r != '\n' {
 			return -1
 		}
 		return r
-	}, s.Says)
+	}, s.Text)
 	c.steps = append(c.steps, s)
 	if c.checkOutput != "text" {
 		return
 	}
-	mark, colour := map[string]string{"ok": "ok", "wrong": "WRONG", "untried": "-"}[s.State], map[string]string{"ok": "32", "wrong": "31", "untried": "2"}[s.State]
+	mark := map[string]string{"ok": "ok", "wrong": "WRONG", "untried": "-"}[s.State]
+	colour := map[string]string{"ok": "32", "wrong": "31", "untried": "2"}[s.State]
 	if c.terminal {
 		fmt.Fprintf(c.out, "\r\033[K\033[%sm%-6s\033[0m", colour, mark)
 	} else {
 		fmt.Fprintf(c.out, "%-6s", mark)
 	}
-	fmt.Fprintf(c.out, "%-21s %s\n", s.Name, strings.ReplaceAll(s.Says, "\n", "\n"+strings.Repeat(" ", 28)))
+	fmt.Fprintf(c.out, "%-21s %s\n", s.Name, strings.ReplaceAll(s.Text, "\n", "\n"+strings.Repeat(" ", 28)))
 	if s.Hint != "" {
 		fmt.Fprintf(c.out, "%28s→ %s\n", "", s.Hint)
 	}
 }
 
-func (c *check) ok(name, says string, args ...any) {
-	c.say(step{name, "ok", fmt.Sprintf(says, args...), ""})
+// ok reports a step without a problem.
+func (c *check) ok(name, format string, args ...any) {
+	c.report(step{name, "ok", fmt.Sprintf(format, args...), ""})
 }
 
+// wrong reports a step with a problem, and returns false.
 func (c *check) wrong(name, hint string, err error) bool {
-	c.say(step{name, "wrong", err.Error(), hint})
+	c.report(step{name, "wrong", err.Error(), hint})
 	return false
 }

@@ -82,7 +82,7 @@ func TestCheck(t *testing.T) {
 		name string
 		args []string
 		code int
-		says string // in the first line that is WRONG, or in the hint below it; without one, anywhere
+		want string // in the first line that is WRONG, or in the hint below it; without one, anywhere
 	}{
 		{"right", on("right"), 0, "memdump_up 1"},
 		{"no-server", []string{"--influx.url=http://127.0.0.1:1"}, 1, "--influx.url"},
@@ -92,9 +92,9 @@ func TestCheck(t *testing.T) {
 		{"wrong-measurement", append(on("right"), "--dumps.measurement=nope"), 1, "--dumps.measurement"},
 		{"wrong-policy", append(on("right"), "--dumps.retention-policy=nope"), 1, "--dumps.retention-policy"},
 		{"other-telemetry", on("elsewhere"), 1, "--telemetry.measurement=vm_stats"},
-		{"unwritten", on("unwritten"), 0, "no writer has recorded gzip_size_bytes, raw_size_bytes yet"},
-		{"field-missing", on("field missing"), 1, "mem_dumps has no field sha256"},
-		{"tag-missing", on("tag missing"), 1, "has no tag VMID"},
+		{"unwritten", on("unwritten"), 0, `no writer has recorded "gzip_size_bytes", "raw_size_bytes" yet`},
+		{"field-missing", on("field missing"), 1, `"mem_dumps" has no field "sha256"`},
+		{"tag-missing", on("tag missing"), 1, `has no tag "VMID"`},
 		{"type-conflict", on("types"), 1, `the field "sha256" has the types integer, string`},
 		{"never-dumped", on("never dumped"), 0, "1 of 3 monitored VMs have never been dumped: dom-3 (u-3)"},
 		{"gateway", []string{"--influx.url=" + gateway}, 0, "memdump_up 1"},
@@ -116,8 +116,8 @@ func TestCheck(t *testing.T) {
 				lines := strings.SplitN(wrong, "\n", 3)
 				where = strings.Join(lines[:min(2, len(lines))], "\n")
 			}
-			if !strings.Contains(where, tt.says) {
-				t.Errorf("no %q in\n%s\nof\n%s", tt.says, where, text)
+			if !strings.Contains(where, tt.want) {
+				t.Errorf("no %q in\n%s\nof\n%s", tt.want, where, text)
 			}
 			if strings.Contains(text, "<wrong>") || strings.Contains(text, "\033") {
 				t.Errorf("a secret, or colour outside of a terminal:\n%s", text)

@@ -3,10 +3,13 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/go-kit/log"
@@ -19,7 +22,11 @@ import (
 
 // newClient returns the client of InfluxDB that the flags describe. It sends no request yet.
 func newClient(o options) (*influx.Client, error) {
-	transport, err := newTransport(&o.tls, o.influxMaxConcurrency)
+	proxy, err := o.proxy()
+	if err != nil {
+		return nil, err
+	}
+	transport, err := newTransport(&o.tls, o.influxMaxConcurrency, proxy)
 	if err != nil {
 		return nil, err
 	}
@@ -31,6 +38,7 @@ func newClient(o options) (*influx.Client, error) {
 		Password:  secret(o.influxPassword, "--influx.password-file", o.influxPasswordFile, passwordProblem),
 		Token:     secret(o.influxToken, "--influx.token-file", o.influxTokenFile, tokenProblem),
 		Scheme:    influx.Scheme(o.influxScheme),
+		Hidden:    proxySecrets(proxy),
 		UserAgent: name + "/" + version.Version,
 		Transport: transport,
 
@@ -65,6 +73,33 @@ func newExporter(o options, client *influx.Client, logger log.Logger) *collector
 		Logger:                   log.With(logger, "component", "collector"),
 		Now:                      time.Now,
 	})
+}
+
+// proxy returns the URL of --influx.proxy-url; nil means no proxy. The error does not contain the
+// value, which may contain a password.
+func (o options) proxy() (*url.URL, error) {
+	if o.influxProxyURL == "" {
+		return nil, nil
+	}
+	u, err := url.Parse(o.influxProxyURL)
+	if err != nil || u.Scheme != "http" || u.Hostname() == "" || strings.Trim(u.Path, "/")+u.RawQuery+u.Fragment != "" {
+		return nil, usageError{errors.New(proxyFlag + " is not the URL of an HTTP proxy: expected one such as http://proxy.example:3128")}
+	}
+	return u, nil
+}
+
+// proxySecrets returns the texts that would disclose the credentials of a proxy.
+func proxySecrets(proxy *url.URL) []string {
+	if proxy == nil || proxy.User == nil {
+		return nil
+	}
+	user := proxy.User.Username()
+	password, found := proxy.User.Password()
+	hidden := []string{base64.StdEncoding.EncodeToString([]byte(user + ":" + password)), proxy.User.String(), password}
+	if !found { // the user's name is the secret
+		hidden = append(hidden, user)
+	}
+	return hidden
 }
 
 // flagOf maps a setting of the client to its flag.
@@ -135,9 +170,9 @@ func (f file) Description() string { return f.flag + " " + f.path }
 // Immutable is false: the file is read for each request.
 func (file) Immutable() bool { return false }
 
-// newTransport returns an influx.Transport with the TLS of the flags. The files are read again
-// for each request, and connections are made anew when they change.
-func newTransport(c *promconfig.TLSConfig, maxConns int) (http.RoundTripper, error) {
+// newTransport returns an influx.Transport with the TLS files and the proxy of the flags. The files
+// are read again for each request; when they change, new connections replace the old ones.
+func newTransport(c *promconfig.TLSConfig, maxConns int, proxy *url.URL) (http.RoundTripper, error) {
 	files, err := readPEMs(c)
 	if err != nil {
 		return nil, err
@@ -148,7 +183,7 @@ func newTransport(c *promconfig.TLSConfig, maxConns int) (http.RoundTripper, err
 	}
 	transport := func(config *tls.Config) (http.RoundTripper, error) {
 		t := influx.NewTransport(config)
-		t.MaxConns = maxConns
+		t.MaxConns, t.Proxy = maxConns, proxy
 		return t, nil
 	}
 	if c.CAFile+c.CertFile == "" {

@@ -27,6 +27,7 @@ type options struct {
 	influxToken, influxTokenFile         string
 	influxPassword, influxPasswordFile   string
 	influxMaxConcurrency                 int
+	influxProxyURL                       string
 	tls                                  promconfig.TLSConfig
 
 	dumpsMeasurement, dumpsPolicy               string
@@ -59,6 +60,7 @@ const (
 
 	tokenFlag    = "influx.token"
 	passwordFlag = "influx.password"
+	proxyFlag    = "--influx.proxy-url (INFLUX_PROXY_URL)"
 )
 
 // newApplication declares the flags. The variables of the environment are those of
@@ -95,6 +97,8 @@ func (o *options) influxFlags(app *kingpin.Application) {
 		Envar("INFLUX_AUTH_SCHEME").Default(string(influx.SchemeAuto)).EnumVar(&o.influxScheme, string(influx.SchemeAuto), string(influx.SchemeBasic), string(influx.SchemeToken), string(influx.SchemeBearer))
 	app.Flag("influx.max-concurrency", "Limit of the requests to InfluxDB at once, of scrapes, pages, records and backfill together; a request above it waits, within the scrape timeout.").
 		Envar("INFLUX_MAX_CONCURRENCY").Default(strconv.Itoa(influx.DefaultMaxConcurrency)).IntVar(&o.influxMaxConcurrency)
+	app.Flag("influx.proxy-url", "URL of the HTTP proxy through which InfluxDB is reached, such as http://proxy.example:3128; none by default, whatever HTTP_PROXY is set to.").
+		Envar("INFLUX_PROXY_URL").StringVar(&o.influxProxyURL)
 	app.Flag("influx.tls.ca-file", "File with the CA certificates that InfluxDB's certificate is verified by, instead of the system's; read again for each request.").
 		Envar("INFLUX_TLS_CA_FILE").StringVar(&o.tls.CAFile)
 	app.Flag("influx.tls.cert-file", "File with the client certificate to show to InfluxDB; read again for each request.").

@@ -27,6 +27,7 @@ func TestRun_invisible(t *testing.T) {
 		"INFLUX_DB=“vmstats”":                        `INFLUX_DB begins with the quote “`,
 		"INFLUX_URL='http://localhost:8086'":         `INFLUX_URL begins with the quote '`,
 		"INFLUX_MAX_CONCURRENCY=6\r":                 `INFLUX_MAX_CONCURRENCY ends with a control character ('\r')`,
+		"INFLUX_PROXY_URL=http://u:s3cr3t@h\r":       `INFLUX_PROXY_URL ends with a control character ('\r')`,
 		"INFLUX_TOKEN=\ufeffs3cr3t":                  `INFLUX_TOKEN begins with a byte order mark`,
 		"INFLUX_TOKEN=s3cr3t\nmore":                  `INFLUX_TOKEN contains a control character ('\n')`,
 		"INFLUX_TOKEN=Bearer s3cr3t":                 `INFLUX_TOKEN begins with "Bearer "`,
