@@ -1,8 +1,8 @@
-// Command memdump_exporter is a Prometheus exporter that asks InfluxDB, on each
-// scrape, whether the memory of virtual machines is still being dumped.
+// Command memdump_exporter is a Prometheus exporter that queries InfluxDB, on each scrape, for the
+// memory dumps of virtual machines.
 //
-// This package is the only place that knows flags, the environment, signals and the
-// HTTP server; it must not know what is asked.
+// This package contains the flags, the environment, signals, the HTTP server and the commands. It
+// contains no query.
 package main
 
 import (
@@ -31,7 +31,7 @@ func main() {
 	context.AfterFunc(ctx, stop)
 	// A value that begins with @ is no name of a file.
 	kingpin.EnableFileExpansion = false
-	// net/http repeats there what a server sends unasked, whatever that holds.
+	// net/http logs there what a server sends without a request, which may contain secrets.
 	stdlog.SetOutput(io.Discard)
 	// Most of what a crowd of scrapers costs is garbage: it is collected when there is a
 	// quarter of what lives, not as much again, unless GOGC says otherwise.
@@ -41,12 +41,12 @@ func main() {
 	os.Exit(exitCode(run(ctx, os.Args[1:], os.Stdout, os.Stderr), os.Stderr))
 }
 
-// exitCode says what ended run: 0 all well, 1 something is wrong, 2 usage.
+// exitCode returns 0 for no error, 2 for a usageError, and 1 for any other, and prints the error.
 func exitCode(err error, stderr io.Writer) int {
 	if err == nil {
 		return 0
 	}
-	if !errors.Is(err, errCheck) { // which has said it
+	if !errors.Is(err, errCheck) { // check has printed it
 		fmt.Fprintln(stderr, name+":", err)
 	}
 	if usage := (usageError{}); errors.As(err, &usage) {
@@ -55,8 +55,8 @@ func exitCode(err error, stderr io.Writer) int {
 	return 1
 }
 
-// run is the program: it parses the arguments and serves until the context ends.
-// The environment is read only through the flags that name a variable.
+// run parses the arguments and runs their command; serve ends with the context. The environment is
+// read through the flags that name a variable, and by check for its hints.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	o, done, err := parse(args, stdout, stderr)
 	if done || err != nil {
@@ -78,7 +78,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	defer end()
 	_ = level.Info(logger).Log("msg", "starting", "version", version.Info(), "build", version.BuildContext())
-	if err := serve(ctx, o, handler, connections, base); err != nil {
+	if err := serve(ctx, o, handler, connections, base, logger); err != nil {
 		return err
 	}
 	_ = level.Info(logger).Log("msg", "stopped")

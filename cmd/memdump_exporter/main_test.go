@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 )
 
@@ -183,26 +182,5 @@ func TestExporter_unasked(t *testing.T) {
 	}
 	if logs := e.Logs(); strings.Contains(logs, "t0p-") || !strings.Contains(logs, "query failed") {
 		t.Errorf("log:\n%s", logs)
-	}
-}
-
-// TestExporter_letsRequestsFinish: a scrape in flight at SIGTERM is answered, and the process ends with 0.
-func TestExporter_letsRequestsFinish(t *testing.T) {
-	server := influxdb.Server(t)
-	w := newFront(t, server.URL)
-	held := w.hold("SELECT")
-	e := startExporter(t, []string{"INFLUX_URL=" + w.URL})
-	body := make(chan string, 1)
-	go func() { body <- get(t, e.URL+"/metrics", http.StatusOK, "X-Prometheus-Scrape-Timeout-Seconds", "2") }()
-	<-held
-	silent, err := net.Dial("tcp", strings.TrimPrefix(e.URL, "http://")) // must not hold it up
-	must(t, err)
-	defer silent.Close()
-	must(t, syscall.Kill(e.proc.Pid(), syscall.SIGTERM))
-	if got := <-body; !strings.Contains(got, "memdump_up 0") {
-		t.Errorf("the scrape in flight was answered with\n%s", got)
-	}
-	if err := e.proc.Err(); err != nil {
-		t.Errorf("after SIGTERM: %v", err)
 	}
 }
