@@ -19,19 +19,19 @@ import (
 
 const (
 	localDatabase = "vmstats"
-	demoDatabase  = "memdump_demo" // on an InfluxDB that is not ours; never one that could hold real data
+	demoDatabase  = "memdump_demo" // on the InfluxDB of INFLUX_URL; never a database with real data
 
 	lookback     = 24 * time.Hour
-	maxAge       = 24 * time.Hour   // of the newest dump of a VM
-	historyBatch = 2000             // points between two steps of progress
-	writeTimeout = 3 * time.Second  // for live points; an InfluxDB that hangs must not hold up Ctrl-C or the clock
+	maxAge       = 24 * time.Hour   // --dumps.max-age of the exporter
+	historyBatch = 2000             // points per write
+	writeTimeout = 3 * time.Second  // for live points: an InfluxDB that hangs must not delay Ctrl-C
 	readyTimeout = 30 * time.Second // for the exporter
 	readyPoll    = 50 * time.Millisecond
-	queueBound   = 20_000 // points kept while InfluxDB is away
+	maxQueue     = 20_000 // points queued while InfluxDB is unreachable
 	pruneEvery   = time.Hour
 )
 
-// errCleanup marks what could not be ended or removed: worth telling also after Ctrl-C.
+// errCleanup means that a process or a directory is left; it is reported also after Ctrl-C.
 var errCleanup = errors.New("left behind")
 
 // demo is one run.
@@ -46,10 +46,9 @@ type demo struct {
 	queue    []string // lines not yet stored, oldest first
 }
 
-// runLocal shows everything on an InfluxDB of its own: the first of the programs that INFLUXD and INFLUXDB3 name, or the
-// default one.
+// runLocal starts an InfluxDB, the first program of INFLUXD and INFLUXDB3 or the default one, and the exporter on it.
 func (d *demo) runLocal(ctx context.Context, env func(string) string) (err error) {
-	d.out.printf("memdump_demo: a real InfluxDB, believable data, and %s on it\n", d.exporter)
+	d.out.printf("memdump_demo: a real InfluxDB with generated data, and %s\n", d.exporter)
 	specs, err := influxtest.Programs(ctx, env("INFLUXD"), env("INFLUXDB3"))
 	if err != nil {
 		return err
@@ -84,13 +83,13 @@ func (d *demo) runLocal(ctx context.Context, env func(string) string) (err error
 		return err
 	}
 	return d.show(ctx, settings(server.URL, server.Token), fmt.Sprintf(`
-  kill -STOP %[1]d    InfluxDB hangs: the figures leave /metrics, memdump_up is 0
-  kill -CONT %[1]d    and they come back
-  Ctrl-C             ends all of it; nothing stays behind
+  kill -STOP %[1]d    InfluxDB hangs: the metrics are absent, memdump_up is 0
+  kill -CONT %[1]d    InfluxDB continues: the metrics are back
+  Ctrl-C             stops everything and removes the data
 `, server.Pid()))
 }
 
-// settings are the variables that lead the exporter to an InfluxDB.
+// settings returns the variables with which the exporter finds an InfluxDB.
 func settings(url, token string) []string {
 	variables := []string{"INFLUX_URL=" + url}
 	if token != "" {
@@ -99,22 +98,22 @@ func settings(url, token string) []string {
 	return variables
 }
 
-// runOn shows everything on an InfluxDB that is somebody's.
+// runOn writes into the InfluxDB of INFLUX_URL, and starts the exporter on it.
 func (d *demo) runOn(ctx context.Context, url, token string) error {
 	u, err := neturl.Parse(url)
 	if err != nil || u.Host == "" {
-		return errors.New("INFLUX_URL is not a URL such as http://localhost:8181") // without it: it may hold a password
+		return errors.New("INFLUX_URL is not a URL such as http://localhost:8181") // without the value, which may contain a password
 	}
 	d.influx = &influxtest.Writer{URL: url, Token: token, HTTP: &http.Client{
 		Transport: &http.Transport{Proxy: http.ProxyFromEnvironment},
-		// A redirect would carry the points, and a POST become a GET, to where nobody said.
+		// A redirect would send the points to another host, or turn the POST into a GET.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
 	defer d.influx.HTTP.CloseIdleConnections()
 	d.database = demoDatabase
 	d.history = influxtest.Believable(d.seed, time.Now())
 
-	d.out.printf("INFLUX_URL is set: about to write %d points into the database %s on %s, and some more every %s.\nCtrl-C within %s to leave it alone…\n",
+	d.out.printf("INFLUX_URL is set: about to write %d points into the database %s on %s, and more every %s.\nPress Ctrl-C within %s to write nothing…\n",
 		len(d.history.Lines()), d.database, u.Host, d.telemetryEvery, d.warning)
 	warning := time.NewTimer(d.warning)
 	defer warning.Stop()
@@ -124,42 +123,43 @@ func (d *demo) runOn(ctx context.Context, url, token string) error {
 	case <-warning.C:
 	}
 
-	// Refused it is also where the database is there already, and where a write makes it.
+	// This also fails where the database exists, and where the first write creates it.
 	createErr := d.influx.CreateDatabase(ctx, d.database)
 	if err := d.writeHistory(ctx); err != nil {
 		if createErr != nil {
-			err = fmt.Errorf("%w (before: %w)", err, createErr)
+			err = fmt.Errorf("%w (create the database: %w)", err, createErr)
 		}
-		return fmt.Errorf("%w\nInfluxDB 1.x: the user must be allowed to write to %[2]s, or to create it. "+
-			"InfluxDB 2.x: give INFLUX_TOKEN the right to make buckets, or make the bucket %[2]s, "+
-			"or a DBRP mapping from the database %[2]s to a bucket, and let the token write to it and read it. "+
-			"InfluxDB 3 Core: five databases at most", err, d.database)
+		return fmt.Errorf("%w\nInfluxDB 1.x: the user needs the right to write to %[2]s, or to create it. "+
+			"InfluxDB 2.x: grant INFLUX_TOKEN the creation of buckets, or create the bucket %[2]s, "+
+			"or a DBRP mapping from the database %[2]s to a bucket, and grant the token reading and writing. "+
+			"InfluxDB 3 Core: there are at most five databases", err, d.database)
 	}
-	defer d.out.printf("the data is still there; DROP DATABASE %[1]s (1.x), delete the bucket (2.x), or influxdb3 delete database %[1]s (3.x) removes it\n", d.database)
+	defer d.out.printf("the data is still there; DROP DATABASE %[1]s (1.x), deleting the bucket (2.x), or influxdb3 delete database %[1]s (3.x) removes it\n", d.database)
 
 	if d.exporter == "" {
 		d.introduce()
-		d.tell("")
+		d.printTruth("")
 		return d.live(ctx, nil)
 	}
 	return d.show(ctx, settings(url, token), `
-  The truth below holds when nothing else is in that database: an earlier demo's points count on /metrics too.
-  Ctrl-C             ends the exporter; the data stays
+  The truth below is that of this run: points of an earlier demo in the database count on /metrics too.
+  Ctrl-C             stops the exporter; the data stays
 `)
 }
 
-// cleanup adds what went wrong at the end to what ended the run.
-func cleanup(err, at error) error {
-	if at != nil {
-		return errors.Join(err, fmt.Errorf("%w: %w", errCleanup, at))
+// cleanup adds an error of the cleanup to the error that ended the run.
+func cleanup(err, left error) error {
+	if left != nil {
+		return errors.Join(err, fmt.Errorf("%w: %w", errCleanup, left))
 	}
 	return err
 }
 
+// writeHistory writes all points of the history.
 func (d *demo) writeHistory(ctx context.Context) error {
 	lines := d.history.Lines()
 	d.out.printf("writing %d points into %s:", len(lines), d.database)
-	told := 0
+	shown := 0
 	for done := 0; done < len(lines); {
 		n := min(historyBatch, len(lines)-done)
 		if err := d.influx.Write(ctx, d.database, lines[done:done+n]); err != nil {
@@ -167,19 +167,19 @@ func (d *demo) writeHistory(ctx context.Context) error {
 			return err
 		}
 		done += n
-		for ; told+10 <= 100*done/len(lines); told += 10 {
-			d.out.printf(" %d%%", told+10)
+		for ; shown+10 <= 100*done/len(lines); shown += 10 {
+			d.out.printf(" %d%%", shown+10)
 		}
 	}
 	d.out.printf("\n")
 	return nil
 }
 
-// show starts the exporter with the settings in its environment and goes on writing until ctx or the exporter ends.
+// show starts the exporter with the settings in its environment, and writes until ctx or the exporter ends.
 func (d *demo) show(ctx context.Context, settings []string, hints string) (err error) {
 	cmd := exec.Command(d.exporter, "--web.listen-address="+d.listen, fmt.Sprint("--dumps.max-age=", maxAge))
 	cmd.Stdout, cmd.Stderr = d.logs, d.logs
-	// What the user's shell has set for another InfluxDB must not mix with this one.
+	// Variables of the shell may describe another InfluxDB.
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, "INFLUX_") })
 	cmd.Env = append(append(cmd.Env, settings...), "INFLUX_DB="+d.database)
 	exporter, err := influxtest.StartProcess(cmd)
@@ -198,11 +198,11 @@ func (d *demo) show(ctx context.Context, settings []string, hints string) (err e
 	}
 	d.introduce()
 	d.out.printf("\nThe exporter runs, pid %d. Open\n\n  %s/\n  %s/metrics\n%s\n", exporter.Pid(), base, base, hints)
-	d.tell("")
+	d.printTruth("")
 	return d.live(ctx, exporter)
 }
 
-// browsable is a listen address with a host, for a URL.
+// browsable returns a listen address with a host, for a URL.
 func browsable(address string) string {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
@@ -214,6 +214,7 @@ func browsable(address string) string {
 	return net.JoinHostPort(host, port)
 }
 
+// waitReady waits until the exporter is ready.
 func waitReady(ctx context.Context, base string, exporter *influxtest.Process) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, readyTimeout, fmt.Errorf("the exporter is not ready after %s", readyTimeout))
 	defer cancel()
@@ -231,7 +232,7 @@ func waitReady(ctx context.Context, base string, exporter *influxtest.Process) e
 		}
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/-/ready", nil)
 		if err != nil {
-			return fmt.Errorf("ask the exporter: %w", err)
+			return fmt.Errorf("request /-/ready: %w", err)
 		}
 		resp, err := client.Do(req)
 		if err != nil {
@@ -244,9 +245,10 @@ func waitReady(ctx context.Context, base string, exporter *influxtest.Process) e
 	}
 }
 
+// ended returns the error for an exporter that ended by itself.
 func ended(exporter *influxtest.Process) error {
 	if err := exporter.Err(); err != nil {
 		return fmt.Errorf("the exporter ended: %w", err)
 	}
-	return errors.New("the exporter ended by itself")
+	return errors.New("the exporter ended")
 }

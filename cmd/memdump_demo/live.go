@@ -9,7 +9,7 @@ import (
 	"memdump_exporter/influx/influxtest"
 )
 
-// live goes on with the history until ctx ends, or the exporter does, where there is one, which is an error.
+// live continues the history until ctx ends. It is an error if the exporter, which may be nil, ends first.
 func (d *demo) live(ctx context.Context, exporter *influxtest.Process) error {
 	telemetry := time.NewTicker(d.telemetryEvery)
 	defer telemetry.Stop()
@@ -38,18 +38,18 @@ func (d *demo) live(ctx context.Context, exporter *influxtest.Process) error {
 				d.out.printf("%s  %s restarts: its runtime ID was %s and is %s\n", clock(time.Now()), domain, before, after)
 			}
 		case <-prune.C:
-			// Telemetry beyond the look-back is true of nothing any more, and would fill the memory in days.
+			// Telemetry beyond the look-back affects no metric, and would fill the memory within days.
 			d.history.DeleteTelemetry(time.Now().Add(-lookback - time.Hour).UnixNano())
 		}
 	}
 }
 
-// add makes new points and stores them behind those that wait. The history holds nothing that is neither stored nor
-// waiting: when too many wait, it makes no new ones, so that the truth stays true.
+// add creates new points and writes them after those in the queue. If the queue is full it creates none: the history must
+// contain only points that are stored or queued, so that the truth stays true.
 func (d *demo) add(ctx context.Context, next func(time.Time) []influxtest.Point) {
-	waited := len(d.queue)
+	queued := len(d.queue)
 	var dump string
-	if waited < queueBound {
+	if queued < maxQueue {
 		for _, p := range next(time.Now()) {
 			d.queue = append(d.queue, p.Line())
 			if p.Measurement == influxtest.Dumps {
@@ -57,21 +57,21 @@ func (d *demo) add(ctx context.Context, next func(time.Time) []influxtest.Point)
 			}
 		}
 	}
-	bounded, cancel := context.WithTimeout(ctx, writeTimeout)
+	limited, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	// A write that is given up may yet be carried out; writing the points again changes nothing.
-	if err := d.influx.Write(bounded, d.database, d.queue); err != nil {
-		if waited == 0 && ctx.Err() == nil {
-			d.out.printf("%s  InfluxDB does not take the points: %v. Keeping them until it does\n", clock(time.Now()), err)
+	// A write that timed out may still be stored; writing the same points again changes nothing.
+	if err := d.influx.Write(limited, d.database, d.queue); err != nil {
+		if queued == 0 && ctx.Err() == nil {
+			d.out.printf("%s  InfluxDB does not accept the points: %v; they stay in the queue\n", clock(time.Now()), err)
 		}
 		return
 	}
-	if waited > 0 {
-		d.out.printf("%s  InfluxDB takes points again: wrote all %d that waited\n", clock(time.Now()), len(d.queue))
+	if queued > 0 {
+		d.out.printf("%s  InfluxDB accepts points again: wrote all %d that waited\n", clock(time.Now()), len(d.queue))
 	}
 	d.queue = nil
-	if dump != "" || waited > 0 {
-		d.tell(dump)
+	if dump != "" || queued > 0 {
+		d.printTruth(dump)
 	}
 }
 
@@ -84,8 +84,8 @@ var shownMetrics = []string{
 	"monitored_domains", "monitored_vms", "vms_never_dumped", "vms_dump_overdue",
 }
 
-// tell prints the truth as the generator knows it, in the numbers of /metrics; dump is the domain just dumped.
-func (d *demo) tell(dump string) {
+// printTruth prints the truth of the generated data in the format of /metrics. dump is the domain that was just dumped.
+func (d *demo) printTruth(dump string) {
 	now := time.Now()
 	truth := d.history.Truth(now.UnixNano(), lookback).Metrics()
 	truth["memdump_vms_dump_overdue"] = float64(d.history.MonitoredDomains(now.UnixNano(), lookback).Overdue(now.UnixNano(), maxAge))
@@ -104,7 +104,7 @@ func (d *demo) tell(dump string) {
 	d.out.printf("\n")
 }
 
-// introduce prints who lives in the history that has been written.
+// introduce prints which VMs the history contains.
 func (d *demo) introduce() {
 	now := time.Now().UnixNano()
 	monitored := d.history.MonitoredDomains(now, lookback)
@@ -123,18 +123,18 @@ func (d *demo) introduce() {
 	d.out.printf(`
 %d VMs are monitored. Never dumped: %s. Not dumped for more than a day: %s.
 Restarted or moved within the day, each time under another runtime ID (vmid): %s.
-Hosts hand these numbers out from 1 again when they restart, so all share %d of them; a VM is its domain.
+A host that restarts assigns these numbers from 1 again, so all VMs share %d of them; a VM is its domain.
 `, len(monitored), list(never), list(overdue), list(restarted), d.history.Truth(now, lookback).MonitoredVMs)
 }
 
-// list is some names for a person.
+// list returns the first names, and the number of the others.
 func list(names []string) string {
-	const most = 5
+	const maxNames = 5
 	switch n := len(names); {
 	case n == 0:
 		return "none"
-	case n > most:
-		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), n-most)
+	case n > maxNames:
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:maxNames], ", "), n-maxNames)
 	}
 	return strings.Join(names, ", ")
 }

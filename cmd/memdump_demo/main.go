@@ -1,7 +1,7 @@
-// Command memdump_demo shows memdump_exporter at work: it starts a real InfluxDB, fills it with six weeks of believable
-// dumps, starts the exporter on it, and goes on writing. Everything ends with it, and nothing stays behind. With
-// INFLUX_URL set it writes into a database of its own on that InfluxDB instead; INFLUXD or INFLUXDB3 names the program of
-// an InfluxDB to start.
+// Command memdump_demo demonstrates memdump_exporter: it starts a real InfluxDB, writes six weeks of generated dumps,
+// starts the exporter on it, and continues to write. When it ends, it stops both and removes the data. With INFLUX_URL it
+// writes into a database of its own on that InfluxDB instead; INFLUXD or INFLUXDB3 names the program of an InfluxDB to
+// start.
 package main
 
 import (
@@ -20,10 +20,10 @@ import (
 )
 
 func main() {
-	// Not SIGPIPE, which would end us before the cleaning up when a reader of our output is gone (`| head`, or Ctrl-C
-	// with `| tee`); with a handler, a write to a broken pipe is an error, and that ends us in order.
+	// SIGPIPE would end the process before its cleanup when the reader of its output is gone (`| head`, or Ctrl-C with
+	// `| tee`). With a handler, the write fails instead, and that ends the demo.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	// Never undone: a second, impatient Ctrl-C must not cut the cleaning up, which takes seconds at most.
+	// Never stopped: a second Ctrl-C must not interrupt the cleanup, which takes seconds.
 	ctx, _ := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	if err := run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr); err != nil {
 		fmt.Fprintln(os.Stderr, "memdump_demo:", err)
@@ -31,33 +31,36 @@ func main() {
 	}
 }
 
+// options are the flags.
 type options struct {
 	exporter       string        // path of the binary
 	listen         string        // host:port of the exporter
-	seed           uint64        // of the believable data
+	seed           uint64        // of the generated data
 	telemetryEvery time.Duration // between two samples of each VM
-	dumpEvery      time.Duration
-	restartEvery   time.Duration // of some VM
-	warning        time.Duration // before something is written to somebody's InfluxDB
+	dumpEvery      time.Duration // between two dumps
+	restartEvery   time.Duration // between two restarts of a VM
+	warning        time.Duration // before the first write to the InfluxDB of INFLUX_URL
 }
 
+// parse parses the arguments.
 func parse(args []string, stderr io.Writer) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("memdump_demo", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.StringVar(&o.exporter, "exporter", "bin/memdump_exporter", "`path` of the exporter to start; empty for none: with INFLUX_URL set, only points are written")
-	flags.StringVar(&o.listen, "listen", "127.0.0.1:10147", "`address` for the exporter to listen on")
+	flags.StringVar(&o.exporter, "exporter", "bin/memdump_exporter", "`path` of the exporter to start; empty: none, which requires INFLUX_URL")
+	flags.StringVar(&o.listen, "listen", "127.0.0.1:10147", "`address` on which the exporter listens")
 	flags.Uint64Var(&o.seed, "seed", 1, "seed of the data; equal seeds give equal dumps")
 	flags.DurationVar(&o.telemetryEvery, "telemetry-every", 5*time.Second, "time between two samples of each VM")
 	flags.DurationVar(&o.dumpEvery, "dump-every", 15*time.Second, "time between two dumps")
 	flags.DurationVar(&o.restartEvery, "restart-every", time.Minute, "time between two restarts of a VM")
-	flags.DurationVar(&o.warning, "warning", 5*time.Second, "time to change your mind before INFLUX_URL is written to")
+	flags.DurationVar(&o.warning, "warning", 5*time.Second, "time for Ctrl-C before the first write to INFLUX_URL")
 	flags.Usage = func() {
 		fmt.Fprint(stderr, `Usage: memdump_demo [flags]
 
-Starts a real InfluxDB with six weeks of believable dumps and memdump_exporter on it, and goes on writing. INFLUXD (1.x
-or 2.x) or INFLUXDB3 names the program to start, instead of the InfluxDB 1.7.11 that is built once. With INFLUX_URL (and
-INFLUX_TOKEN) set it starts no InfluxDB, but writes there, into the database memdump_demo; on 2.x it makes the bucket.
+Starts a real InfluxDB with six weeks of generated dumps, and memdump_exporter on it, and continues to write. INFLUXD
+(1.x or 2.x) or INFLUXDB3 is the path of the program to start, instead of the InfluxDB 1.7.11 that is built once. With
+INFLUX_URL (and INFLUX_TOKEN) it starts no InfluxDB, and writes into the database memdump_demo there; on 2.x it creates
+the bucket.
 
 `)
 		flags.PrintDefaults()
@@ -74,8 +77,8 @@ INFLUX_TOKEN) set it starts no InfluxDB, but writes there, into the database mem
 	return o, nil
 }
 
-// run shows the demo until ctx ends, which is no error, or until the exporter ends, which is one. When it returns, all
-// that it started has ended and its temporary directory is gone. What the exporter logs goes to stderr.
+// run runs the demo until ctx ends. It is an error if the exporter ends first. When run returns, every process that it
+// started has ended, and its temporary directory is removed. The log of the exporter goes to stderr.
 func run(ctx context.Context, args []string, env func(string) string, stdout, stderr io.Writer) error {
 	o, err := parse(args, stderr)
 	if errors.Is(err, flag.ErrHelp) {
@@ -84,16 +87,16 @@ func run(ctx context.Context, args []string, env func(string) string, stdout, st
 	if err != nil {
 		return err
 	}
-	// What can be wrong with the exporter is cheaper to know before InfluxDB is built.
+	// Building InfluxDB takes a minute: check the exporter first.
 	if o.exporter != "" {
 		if _, err := exec.LookPath(o.exporter); err != nil {
-			return fmt.Errorf("no exporter to start (build it, or say --exporter=PATH): %w", err)
+			return fmt.Errorf("no exporter (build it, or set --exporter): %w", err)
 		}
 		if err := checkFree(ctx, o.listen); err != nil {
 			return err
 		}
 	} else if env("INFLUX_URL") == "" {
-		return errors.New("--exporter= without INFLUX_URL: nobody could see what is written")
+		return errors.New("an empty --exporter requires INFLUX_URL")
 	}
 
 	ctx, cancel := context.WithCancel(ctx)
@@ -104,24 +107,24 @@ func run(ctx context.Context, args []string, env func(string) string, stdout, st
 	} else {
 		err = d.runLocal(ctx, env)
 	}
-	// Ctrl-C may meet any step; what it breaks there is no news.
+	// Ctrl-C may interrupt any step: the error of that step is expected.
 	if ctx.Err() != nil && !errors.Is(err, errCleanup) {
 		return nil
 	}
 	return err
 }
 
-// checkFree makes sure that nobody else can answer on the exporter's address and be taken for it.
+// checkFree returns an error if another program listens on the exporter's address, which could be mistaken for it.
 func checkFree(ctx context.Context, address string) error {
 	var config net.ListenConfig
 	l, err := config.Listen(ctx, "tcp", address)
 	if err != nil {
-		return fmt.Errorf("the exporter cannot listen there, choose another --listen: %w", err)
+		return fmt.Errorf("the exporter cannot listen on the address of --listen: %w", err)
 	}
 	return l.Close()
 }
 
-// printer writes for the person who watches. Nothing can be said any more after a failed write, so it ends the demo.
+// printer writes to standard output. A failed write ends the demo.
 type printer struct {
 	w      io.Writer
 	broken func()
@@ -137,5 +140,5 @@ func (p *printer) Write(b []byte) (int, error) {
 
 func (p *printer) printf(format string, args ...any) { fmt.Fprintf(p, format, args...) }
 
-// number is v as /metrics shows it.
+// number formats v as /metrics does.
 func number(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
