@@ -11,8 +11,8 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 )
 
-// value is what a flag was set to: by an argument, or by the flag's variable.
-type value struct {
+// flagValue is what a flag was set to: by an argument, or by the flag's variable.
+type flagValue struct {
 	source string // --flag or VARIABLE
 	text   string
 	flag   *kingpin.FlagModel
@@ -49,26 +49,26 @@ func unexpectedArgument(args []string, i int) error {
 
 // valuesOf returns the values of all flags: those of the arguments first, and of the variables
 // that no argument overrides.
-func valuesOf(app *kingpin.Application, parsed *kingpin.ParseContext) []value {
-	var values []value
+func valuesOf(app *kingpin.Application, parsed *kingpin.ParseContext) []flagValue {
+	var values []flagValue
 	set := make(map[string]bool)
 	for _, element := range parsed.Elements {
 		if flag, ok := element.Clause.(*kingpin.FlagClause); ok && element.Value != nil {
 			model := flag.Model()
 			set[model.Name] = true
-			values = append(values, value{"--" + model.Name, *element.Value, model})
+			values = append(values, flagValue{"--" + model.Name, *element.Value, model})
 		}
 	}
 	for _, model := range app.Model().Flags {
 		if text := os.Getenv(model.Envar); text != "" && !set[model.Name] {
-			values = append(values, value{model.Envar, text, model})
+			values = append(values, flagValue{model.Envar, text, model})
 		}
 	}
 	return values
 }
 
 // check returns the problem with the text of a value. parse is true where the flag may reject it.
-func (v value) check(parse bool) error {
+func (v flagValue) check(parse bool) error {
 	var problem string
 	switch v.flag.Name {
 	case tokenFlag:

@@ -1,8 +1,6 @@
 package influxtest
 
 import (
-	"context"
-	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -11,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 )
 
@@ -54,45 +51,6 @@ func TestDefault_tells_why_not(t *testing.T) {
 	_, err := Default(t.Context(), io.Discard)
 	if err == nil || !strings.Contains(err.Error(), "exit status 3: no such module") {
 		t.Errorf("want the go command's words, got %v", err)
-	}
-}
-
-func TestDefault_gives_up(t *testing.T) {
-	// The fifo signals that the build has started; the build itself never ends.
-	mark := fakeGo(t, `echo running >"$XDG_CACHE_HOME/fifo"; exec tail -f /dev/null`)
-	fifo := filepath.Join(os.Getenv("XDG_CACHE_HOME"), "fifo")
-	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	builder, cancelBuilder := context.WithCancel(t.Context())
-	waiter, cancelWaiter := context.WithCancel(t.Context())
-	defer cancelBuilder()
-	defer cancelWaiter()
-	ended := make(chan error, 2)
-	go func() {
-		_, err := Default(builder, io.Discard)
-		ended <- err
-	}()
-	if _, err := os.ReadFile(fifo); err != nil {
-		t.Fatal(err)
-	}
-	lines, progress := io.Pipe()
-	go func() {
-		_, err := Default(waiter, progress)
-		ended <- err
-	}()
-	line := make([]byte, 200)
-	if n, err := lines.Read(line); err != nil || !strings.HasPrefix(string(line[:n]), "waiting") {
-		t.Errorf("got %q, %v", line[:n], err)
-	}
-	for _, cancel := range []func(){cancelWaiter, cancelBuilder} {
-		cancel()
-		if err := <-ended; !errors.Is(err, context.Canceled) {
-			t.Errorf("want %v, got %v", context.Canceled, err)
-		}
-	}
-	if marks, err := os.ReadFile(mark); string(marks) != "x\n" {
-		t.Errorf("want one build, got %q, %v", marks, err)
 	}
 }
 
