@@ -48,8 +48,9 @@ func startBrowser(t *testing.T) *browser {
 	theirRead, ourWrite, err := os.Pipe()
 	must(t, err)
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	cmd := exec.CommandContext(ctx, path, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage",
-		"--disable-background-networking", "--disable-component-update", "--disable-sync", "--user-data-dir="+t.TempDir(), "--remote-debugging-pipe")
+	cmd := exec.CommandContext(ctx, path, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+		"--disable-dev-shm-usage", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+		"--user-data-dir="+t.TempDir(), "--remote-debugging-pipe")
 	cmd.ExtraFiles = []*os.File{theirRead, theirWrite}
 	must(t, cmd.Start())
 	theirRead.Close()
@@ -130,7 +131,7 @@ func (b *browser) do(t *testing.T, method string, params, result any) {
 			must(t, json.Unmarshal(got.Result, result))
 		}
 	case <-time.After(time.Minute):
-		t.Fatalf("%s: no answer", method)
+		t.Fatalf("%s: no response within a minute", method)
 	}
 }
 
@@ -141,7 +142,8 @@ func (b *browser) look(t *testing.T, url, scheme string, width int, file string)
 	b.events = nil
 	b.mu.Unlock()
 	b.do(t, "Emulation.setDeviceMetricsOverride", map[string]any{"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false}, nil)
-	b.do(t, "Emulation.setEmulatedMedia", map[string]any{"features": []any{map[string]string{"name": "prefers-color-scheme", "value": scheme}}}, nil)
+	preference := map[string]string{"name": "prefers-color-scheme", "value": scheme}
+	b.do(t, "Emulation.setEmulatedMedia", map[string]any{"features": []any{preference}}, nil)
 	b.do(t, "Page.navigate", map[string]any{"url": url}, nil)
 	select {
 	case <-b.loaded:

@@ -8,8 +8,8 @@ import (
 	"memdump_exporter/influx/influxtest"
 )
 
-// TestCache: behind a real nginx that stores every response for an hour, a scrape has the
-// numbers of InfluxDB at that time; with InfluxDB stopped, it has none.
+// TestCache: behind a real nginx that stores every response for an hour, a scrape has InfluxDB's
+// current values, and none while InfluxDB is stopped.
 func TestCache(t *testing.T) {
 	server := influxtest.MustStart(t)
 	h := influxtest.Believable(5, time.Now())

@@ -107,7 +107,8 @@ func TestPage_domains(t *testing.T) {
 	h := &influxtest.History{}
 	h.Add(dump("1", time.Now(), second()))
 	for i, uuid := range []string{"u1", "u2"} {
-		h.Add(point(influxtest.Telemetry, time.Now(), map[string]any{"cpu": 1.0}, map[string]string{"VMID": fmt.Sprint(i), "name": "twin", "uuid": uuid}))
+		tags := map[string]string{"VMID": fmt.Sprint(i), "name": "twin", "uuid": uuid}
+		h.Add(point(influxtest.Telemetry, time.Now(), map[string]any{"cpu": 1.0}, tags))
 	}
 	server.MustStore(t, "vmstats", h)
 	body := get(t, startExporter(t, []string{"INFLUX_URL=" + server.URL}).URL+"/", http.StatusOK)
@@ -133,10 +134,13 @@ func TestPage_browser(t *testing.T) {
 	server.MustStore(t, "empty", &influxtest.History{})
 	hostile := &influxtest.History{}
 	for i, name := range []string{
-		`<script>alert(1)</script>`, `"><img src=//evil.example/x onerror=alert(2)>`, `javascript:alert(3)`, `{{.Secret}}`, strings.Repeat("long-", 60),
+		`<script>alert(1)</script>`, `"><img src=//evil.example/x onerror=alert(2)>`, `javascript:alert(3)`, `{{.Secret}}`,
+		strings.Repeat("long-", 60),
 		"ünï-日本-العربية-\u202egnp.exe", `'; DROP MEASUREMENT mem_dumps; --`, "&lt;b&gt;", strings.Repeat("W", 200),
 	} {
-		hostile.Add(dump(name, time.Now().Add(-time.Duration(i)*time.Minute), map[string]any{"sha256": name, "duration_sec": 1e7, "gzip_size_bytes": int64(1) << 58}))
+		hostile.Add(dump(name, time.Now().Add(-time.Duration(i)*time.Minute), map[string]any{
+			"sha256": name, "duration_sec": 1e7, "gzip_size_bytes": int64(1) << 58,
+		}))
 	}
 	server.MustStore(t, "hostile", hostile)
 	gone := influxtest.MustStart(t)
@@ -168,7 +172,9 @@ func TestPage_browser(t *testing.T) {
 		if info, err := os.Stat(filepath.Join(dir, tt.name+".png")); err != nil || info.Size() < 10_000 {
 			t.Errorf("%s: no picture: %v", tt.name, err)
 		}
-		if cut := b.evaluate(t, `[...document.querySelectorAll("body *")].filter(e => !e.matches(".scroll") && !e.closest("svg") && getComputedStyle(e).overflowX != "visible" && e.scrollWidth > e.clientWidth + 1).map(e => e.outerHTML.slice(0, 80)).join("\n")`); cut != "" {
+		if cut := b.evaluate(t, `[...document.querySelectorAll("body *")].filter(e =>
+			!e.matches(".scroll") && !e.closest("svg") && getComputedStyle(e).overflowX != "visible" && e.scrollWidth > e.clientWidth + 1
+			).map(e => e.outerHTML.slice(0, 80)).join("\n")`); cut != "" {
 			t.Errorf("%s: cut: %v", tt.name, cut)
 		}
 		if wide := b.evaluate(t, `document.documentElement.scrollWidth - innerWidth`); wide.(float64) > 0 {
@@ -183,7 +189,7 @@ func TestPage_browser(t *testing.T) {
 		}
 	}
 	if text := get(t, away.URL+"/", http.StatusOK); strings.Contains(text, "canary") || strings.Contains(text, gone.URL) {
-		t.Error("the page tells the token or the URL")
+		t.Error("the page contains the token or the URL")
 	}
 }
 
@@ -206,7 +212,7 @@ func TestPage_picture(t *testing.T) {
 		return nil
 	})
 	b.look(t, e.URL+"/", "light", 1000, filepath.Join(t.TempDir(), "whole.png"))
-	b.capture(t, file, map[string]any{"clip": map[string]int{"x": 0, "y": 0, "width": 985, "height": 900, "scale": 1}, "captureBeyondViewport": true})
+	b.capture(t, file, map[string]any{"clip": map[string]int{"x": 0, "y": 0, "width": 985, "height": 900, "scale": 1}})
 	checkPicture(t, file)
 }
 
@@ -275,7 +281,8 @@ func TestPage_prefix(t *testing.T) {
 	if !ok {
 		t.Fatalf("the header Link of a full page is %q", first.header.Get("Link"))
 	}
-	if second, want := get(t, resolve(t, base+"records?limit=5", next), http.StatusOK), get(t, e.URL+"/records?limit=5&offset=5", http.StatusOK); recordsIn(second) != recordsIn(want) {
+	second := get(t, resolve(t, base+"records?limit=5", next), http.StatusOK)
+	if want := get(t, e.URL+"/records?limit=5&offset=5", http.StatusOK); recordsIn(second) != recordsIn(want) {
 		t.Errorf("the next page behind the prefix is\n%s\nwant\n%s", second, want)
 	}
 	var api struct{ Servers []struct{ URL string } }

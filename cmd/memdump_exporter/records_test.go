@@ -11,8 +11,8 @@ import (
 	"memdump_exporter/influx/influxtest"
 )
 
-// TestRecords: both paths, HEAD, other methods, and a hundred thousand records in ten
-// pages, which the memory does not grow with.
+// TestRecords: both paths and all methods; a hundred thousand records in ten pages need no more
+// memory than one page.
 func TestRecords(t *testing.T) {
 	server := influxdb.Server(t)
 	const all = 100_000
@@ -68,7 +68,7 @@ func TestRecords(t *testing.T) {
 	}
 	now := get(t, e.URL+"/records?limit=3", http.StatusOK)
 	if old := get(t, e.URL+oldRecordsPath+"?limit=3", http.StatusOK); old != now {
-		t.Errorf("the old path answers\n%s\nthe new\n%s", old, now)
+		t.Errorf("the response at the old path is\n%s\nat the new path\n%s", old, now)
 	}
 	for method, want := range map[string]int{"HEAD": 200, "POST": 405, "PUT": 405, "DELETE": 405} {
 		if got := ask(nil, method, e.URL+"/records?limit=3"); got.status != want {
@@ -76,6 +76,6 @@ func TestRecords(t *testing.T) {
 		}
 	}
 	if body := get(t, e.URL+"/openapi.json", http.StatusOK); !json.Valid([]byte(body)) {
-		t.Errorf("no JSON: %s", body)
+		t.Errorf("invalid JSON: %s", body)
 	}
 }

@@ -27,14 +27,24 @@ func TestRoutes(t *testing.T) {
 		return got.status, got.header
 	}
 	for path, want := range map[string]int{
-		"/": 200, "/metrics": 200, "/records": 502, "/api/memory-dumps/records": 502, "/openapi.json": 200, "/runbooks": 200, "/-/healthy": 200, "/-/ready": 200,
+		"/": 200, "/metrics": 200, "/records": 502, "/api/memory-dumps/records": 502, "/openapi.json": 200, "/runbooks": 200,
+		"/-/healthy": 200, "/-/ready": 200,
 		"/debug/pprof/": 404, "/debug/vars": 404, "/-/reload": 404, "/-/quit": 404, "/no/such": 404,
 	} {
 		got, header := status(open, http.MethodGet, path, "")
-		if got != want || header.Get("X-Content-Type-Options") != "nosniff" || header.Get("X-Frame-Options") != "DENY" || header.Get("Cache-Control") != "no-store" ||
-			!strings.HasPrefix(header.Get("Content-Security-Policy"), "default-src 'none'; ") ||
-			!strings.HasSuffix(header.Get("Content-Security-Policy"), "; frame-ancestors 'none'") || header.Get("Server") != "" {
-			t.Errorf("%s: HTTP %d, want %d, with %v", path, got, want, header)
+		if got != want {
+			t.Errorf("%s: HTTP %d, want %d", path, got, want)
+		}
+		for name, value := range map[string]string{
+			"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "Server": "",
+		} {
+			if header.Get(name) != value {
+				t.Errorf("%s: the header %s is %q, want %q", path, name, header.Get(name), value)
+			}
+		}
+		policy := header.Get("Content-Security-Policy")
+		if !strings.HasPrefix(policy, "default-src 'none'; ") || !strings.HasSuffix(policy, "; frame-ancestors 'none'") {
+			t.Errorf("%s: the Content-Security-Policy is %q", path, policy)
 		}
 		for _, method := range []string{"POST", "PUT", "DELETE", "PATCH", "TRACE", "OPTIONS", "X"} {
 			if got, _ := status(open, method, path, ""); got != 405 && want != 404 || got != 404 && want == 404 {
@@ -52,7 +62,7 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
-// TestRoutes_telemetryPath: metrics in the page's place are at / alone.
+// TestRoutes_telemetryPath: with the metrics at /, there is no page, and no other path has metrics.
 func TestRoutes_telemetryPath(t *testing.T) {
 	e := startExporter(t, []string{"INFLUX_URL=http://127.0.0.1:1"}, "--web.telemetry-path=/")
 	if text := get(t, e.URL+"/", 200); !strings.Contains(text, "\nmemdump_up 0\n") {

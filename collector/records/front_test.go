@@ -18,9 +18,9 @@ import (
 	"memdump_exporter/influx/influxtest"
 )
 
-// fieldLimit stands in front of a real InfluxDB 1.x and behaves as InfluxDB 3.8 and later: a
-// LIMIT and an OFFSET count the values of each field by themselves, and records of one time are
-// in another order in each response.
+// fieldLimit is a proxy that makes a real InfluxDB 1.x behave as InfluxDB 3.8 and later: LIMIT and
+// OFFSET count the values of each field separately, and records with the same time are in another
+// order in each response.
 type fieldLimit struct {
 	URL string
 
@@ -29,7 +29,7 @@ type fieldLimit struct {
 	statements []string
 }
 
-// limitFields starts one until the test ends.
+// limitFields starts a fieldLimit until the test ends.
 func limitFields(tb testing.TB, server string) *fieldLimit {
 	tb.Helper()
 	l := &fieldLimit{rng: rand.New(rand.NewPCG(38, 3))}
@@ -79,7 +79,7 @@ var (
 	limitOf = regexp.MustCompile(`^(SELECT .*?) LIMIT (\d+)(?: OFFSET (\d+))?$`)
 )
 
-// series is one of a response.
+// series is a series of a response.
 type series struct {
 	Name    string   `json:"name"`
 	Columns []string `json:"columns"`
@@ -100,7 +100,7 @@ func seriesOf(body []byte) ([]series, error) {
 	return response.Results[0].Series, nil
 }
 
-// change applies a limit to each field of a response, and shuffles the rows of one time.
+// change applies a limit to each field of a response, and shuffles rows with the same time.
 func (l *fieldLimit) change(body []byte, limit, offset int64) ([]byte, error) {
 	if len(body) == 0 { // of /ping
 		return nil, nil
@@ -137,13 +137,13 @@ func (l *fieldLimit) change(body []byte, limit, offset int64) ([]byte, error) {
 	return json.Marshal(map[string]any{"results": []any{map[string]any{"statement_id": 0, "series": all}}})
 }
 
-// digits are those of a time since 1970, as many for each.
+// digits returns a time since 1970 with a fixed number of digits.
 func digits(ns any) []byte {
 	n, _ := ns.(json.Number).Int64()
 	return fmt.Appendf(nil, "%020d", n)
 }
 
-// TestFieldLimit: the front returns what 3.8.3 and 3.10.1 returned.
+// TestFieldLimit: the proxy returns what InfluxDB 3.8.3 and 3.10.1 returned.
 func TestFieldLimit(t *testing.T) {
 	server := influxdb.Server(t)
 	if err := server.Exec(t.Context(), `CREATE DATABASE "writers"`); err != nil {

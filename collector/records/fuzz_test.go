@@ -27,9 +27,9 @@ var (
 	quotedValue = regexp.MustCompile(`= (` + quoted + `)`)
 )
 
-// FuzzRecords: a query string is a bad request, and InfluxDB is sent nothing, or the statements
-// have the known forms, with names as quoted text and the rest as integers; and whatever the
-// response to these is, /records is JSON or a failure.
+// FuzzRecords: a query string is either rejected without a request to InfluxDB, or the statements
+// match the known patterns, with quoted names and integers. Whatever InfluxDB responds, /records
+// returns valid JSON or an error.
 func FuzzRecords(f *testing.F) {
 	row := `{"results":[{"series":[{"columns":["time","dom","vmid","duration_sec"],"values":[[5,"a","1",1.50],[5,"b",null,1e3]]}]}]}`
 	for _, raw := range []string{

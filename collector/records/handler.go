@@ -14,21 +14,21 @@ import (
 
 // Config configures the handler.
 type Config struct {
-	// MaxOffset is the largest offset that is accepted.
+	// MaxOffset is the largest accepted offset.
 	MaxOffset int64
-	// MaxConcurrent is how many requests may query InfluxDB at the same time.
+	// MaxConcurrent limits the requests that query InfluxDB at the same time.
 	MaxConcurrent int
-	// Timeout returns how long a request with these headers may take.
+	// Timeout returns the timeout of a request with these headers.
 	Timeout func(http.Header) time.Duration
 	// Failed is called with each failure of InfluxDB.
 	Failed func(error)
 }
 
-// writeGrace is how long a client may take to read the response.
+// writeGrace is the time that a client has to read the response.
 const writeGrace = 5 * time.Second
 
-// Handler serves the records of a source as JSON. A page is sent when it is complete, so that
-// a failure of InfluxDB is a status, and not a page that is cut.
+// Handler serves the records of a source as JSON. It sends a page when it is complete, so a
+// failure of InfluxDB is an HTTP status and never an incomplete page.
 func Handler(s Source, c Config) http.Handler {
 	slots := make(chan struct{}, c.MaxConcurrent)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -46,7 +46,7 @@ func Handler(s Source, c Config) http.Handler {
 			return
 		}
 		timeout := c.Timeout(r.Header)
-		// It fails where the writer has no connection, as in a test.
+		// It fails if the writer has no connection, as in a test.
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(timeout + writeGrace))
 		ctx, cancel := context.WithTimeout(r.Context(), timeout)
 		defer cancel()

@@ -20,7 +20,7 @@ import (
 	"memdump_exporter/influx/influxtest"
 )
 
-// respond serves one request by a handler.
+// respond returns the response of a handler to one request.
 func respond(t testing.TB, handler http.Handler, target string) *httptest.ResponseRecorder {
 	t.Helper()
 	w := httptest.NewRecorder()
@@ -28,8 +28,8 @@ func respond(t testing.TB, handler http.Handler, target string) *httptest.Respon
 	return w
 }
 
-// TestRecords_text: the same records are the same bytes, whatever the order of those of one time
-// and the form of the numbers; and the next page begins after the last record of this one.
+// TestRecords_text: the same records give the same bytes, in any order of those with the same time
+// and in any format of numbers, and the link to the next page begins after the last record.
 func TestRecords_text(t *testing.T) {
 	const columns = `"dom","duration_sec"`
 	record := func(at, dom, duration string) string {
@@ -97,7 +97,7 @@ func TestRecords_text(t *testing.T) {
 	}
 }
 
-// TestRecords_largest: the largest page is served; what exceeds the limits is a failure.
+// TestRecords_largest: the largest page is served, and a larger one is a failure.
 func TestRecords_largest(t *testing.T) {
 	for name, tt := range map[string]struct{ rows, bytes, status int }{
 		"largest page":      {10_000, 300, http.StatusOK},
@@ -124,15 +124,15 @@ func TestRecords_largest(t *testing.T) {
 	}
 }
 
-// hostile are values that no parameter of numbers or times takes.
+// hostile are values that no numeric and no time parameter accepts.
 var hostile = []string{
 	"", "-1", "+1", "1e3", "1e30", "1e18", "0x10", "1.5.5", "9223372036854775808", "99999999999999999999", "NaN", "Inf", "null",
 	"1;DROP DATABASE x", "1 OR 1=1", "'", `"`, "%00", "1%00", "%0a", "1\n", "a", "१", "１", "--", "limit", "1,2", "[1]", "{}", "true",
 	" 1", "1 ", strings.Repeat("9", 5000),
 }
 
-// TestRecords_refuses: what is not as expected is 400, names the parameter, and never
-// reaches InfluxDB.
+// TestRecords_refuses: an invalid parameter gives 400 and an error that names it, and InfluxDB gets
+// no request.
 func TestRecords_refuses(t *testing.T) {
 	var asked atomic.Int64
 	url_ := newServer(t, func(string) string { asked.Add(1); return `{"results":[{}]}` })
@@ -176,11 +176,11 @@ func TestRecords_refuses(t *testing.T) {
 	refused("from=2&to=2", "from")
 	refused("from=3&to=2", "from")
 	if n := asked.Load(); n != 0 {
-		t.Errorf("InfluxDB was asked %d times", n)
+		t.Errorf("InfluxDB got %d requests, want 0", n)
 	}
 }
 
-// TestRecords_hostileNames: five hundred hostile names are names, and noRows else.
+// TestRecords_hostileNames: hostile names are quoted, so they select no records.
 func TestRecords_hostileNames(t *testing.T) {
 	server := influxdb.Server(t)
 	h := twoWriters(rand.New(rand.NewPCG(3, 3)), time.Now(), 100, 30)
@@ -205,7 +205,7 @@ func TestRecords_hostileNames(t *testing.T) {
 	sameRecords(t, "after them", all.Records, h.Records())
 }
 
-// hostileName is a name of what means something to somebody.
+// hostileName returns a name with parts that have a meaning in InfluxQL or SQL.
 func hostileName(rng *rand.Rand) (name string) {
 	pieces := []string{
 		"'", `\`, `"`, ";", "--", "/*", "*/", "DROP MEASUREMENT mem_dumps", " OR ", "1=1", "$1", "%", "\u2028", "ﬀ", "😀", ")", "(",
@@ -217,8 +217,8 @@ func hostileName(rng *rand.Rand) (name string) {
 	return name
 }
 
-// TestRecords_failures: a failure of InfluxDB is a status and a text, never an empty list, nor a
-// part of one.
+// TestRecords_failures: a failure of InfluxDB gives a status and an error, never an empty or
+// incomplete list.
 func TestRecords_failures(t *testing.T) {
 	row := func(ns int) string {
 		return fmt.Sprintf(`[%d,"d","v",%q,1,2,3,4,5,"p"]`, recordedNow.UnixNano()-int64(ns), strings.Repeat("f", 64))
@@ -283,7 +283,7 @@ func TestRecords_failures(t *testing.T) {
 	}
 }
 
-// TestRecords_concurrent: requests beyond the limit are told to come again, and others are served.
+// TestRecords_concurrent: requests above the limit get 503 and Retry-After, and the others are served.
 func TestRecords_concurrent(t *testing.T) {
 	arrived, release := make(chan struct{}), make(chan struct{})
 	client := fake(func(_, statement string) (int, string, string) {
@@ -327,13 +327,13 @@ func TestRecords_concurrent(t *testing.T) {
 	}
 }
 
-// unidentified is a database of which nothing is known.
+// unidentified is a database whose API is unknown.
 type unidentified struct{ *influx.Client }
 
 func (unidentified) API() influx.API { return influx.APIAuto }
 
-// TestRecords_gateway: a gateway is sent SQL, whose LIMIT and OFFSET count rows, and its empty
-// list is believed, as it has no schema. It is found where /query is not.
+// TestRecords_gateway: a gateway gets SQL, where LIMIT and OFFSET count rows. Its empty list is not
+// verified, as it has no schema. It is used if the server does not serve /query.
 func TestRecords_gateway(t *testing.T) {
 	for name, wrap := range map[string]func(*influx.Client) records.Database{
 		"configured": func(c *influx.Client) records.Database { return c },
@@ -375,8 +375,8 @@ func TestRecords_gateway(t *testing.T) {
 	}
 }
 
-// TestOpenAPI holds the description against the handler: parameters with their bounds
-// and defaults, and every field of a record.
+// TestOpenAPI compares the description with the handler: the parameters with their limits and
+// defaults, and every field of a record.
 func TestOpenAPI(t *testing.T) {
 	var described struct {
 		Servers []struct{ URL string }

@@ -20,7 +20,7 @@ import (
 	"memdump_exporter/influx/influxtest"
 )
 
-// influxdb is a real one.
+// influxdb is a real InfluxDB.
 var influxdb influxtest.Shared
 
 func TestMain(m *testing.M) {
@@ -63,7 +63,7 @@ func newHandler(s records.Source) http.Handler {
 	return records.Handler(s, records.Config{MaxOffset: 100_000, MaxConcurrent: 2, Timeout: timeout, Failed: func(error) {}})
 }
 
-// timeout is what a request announces, in seconds.
+// timeout is the timeout of the requests, in seconds.
 func timeout(h http.Header) time.Duration {
 	if announced, err := time.ParseDuration(h.Get("X-Prometheus-Scrape-Timeout-Seconds") + "s"); err == nil {
 		return announced
@@ -77,7 +77,7 @@ func serve(tb testing.TB, s records.Source) (url string) {
 	return influxtest.Handle(tb, newHandler(s).ServeHTTP)
 }
 
-// fake is a database in memory that responds as told.
+// fake is a database in memory that responds with the result of the function.
 type fake func(path, statement string) (status int, version, body string)
 
 // RoundTrip makes fake the transport of a client.
@@ -101,10 +101,10 @@ func (f fake) client(tb testing.TB, api influx.API) *influx.Client {
 	return client
 }
 
-// canary is a token that must not come back in anything that leaves.
+// canary is a token that must be in no response.
 const canary = "t0p-s3cr3t-c4n4ry"
 
-// response is one of InfluxDB to the query for records, with rows of time and these columns.
+// response returns InfluxDB's response to the query for records: rows of time and these columns.
 func response(columns, rows string) string {
 	if !strings.Contains(columns, "dump_path") {
 		columns += `,"dump_path"`
@@ -113,12 +113,12 @@ func response(columns, rows string) string {
 	return `{"results":[{"series":[{"name":"mem_dumps","columns":["time",` + columns + `],"values":[` + rows + `]}]}]}`
 }
 
-// nthResponse is one to the query for the time of the n-th newest record.
+// nthResponse returns InfluxDB's response to the query for the n-th newest record.
 func nthResponse(row string) string {
 	return `{"results":[{"series":[{"name":"mem_dumps","columns":["time","nth"],"values":[` + row + `]}]}]}`
 }
 
-// noRows is what InfluxDB returns for no row, no field and no measurement.
+// noRows is InfluxDB's response if there is no row, no field or no measurement.
 const noRows = `{"results":[{"statement_id":0}]}`
 
 const fieldKeys = `{"results":[{"series":[{"name":"mem_dumps","columns":["fieldKey","fieldType"],"values":[["sha256","string"]]}]}]}`
@@ -130,9 +130,9 @@ type page struct {
 	Error                string
 }
 
-// twoWriters is what the two dump writers write side by side, n dumps over so many days up to
-// now: some by a schedule, and so at one time, one in the future, one of 1970; and now and then
-// a point without a hash, or with little else.
+// twoWriters returns n dumps of the two writers over a number of days up to now: some have the same
+// time because they are scheduled, one is in the future, one in 1970, and some points have no hash
+// or few other fields.
 func twoWriters(rng *rand.Rand, now time.Time, n, days int) *influxtest.History {
 	h := &influxtest.History{}
 	burst := now.Add(-time.Duration(days) * 8 * time.Hour)
@@ -159,7 +159,7 @@ func twoWriters(rng *rand.Rand, now time.Time, n, days int) *influxtest.History 
 	return h
 }
 
-// dump is a point of one of the two writers.
+// dump returns a point of one of the two writers.
 func dump(rng *rand.Rand, dom, name string, at time.Time) influxtest.Point {
 	p := influxtest.Point{
 		Measurement: influxtest.Dumps, TimeNs: at.UnixNano(), Tags: map[string]string{"dom": dom, "vmid": fmt.Sprint(rng.IntN(30))},
@@ -225,7 +225,7 @@ func newServer(t testing.TB, respond func(statement string) string) string {
 	})
 }
 
-// sameRecords compares records whatever the order of equal times.
+// sameRecords compares records in any order of those with the same time.
 func sameRecords(t *testing.T, what string, got, want []map[string]any) {
 	t.Helper()
 	for _, difference := range influxtest.RecordDifferences(got, want) {

@@ -15,10 +15,10 @@ import (
 	"memdump_exporter/influx"
 )
 
-// Database is where the records are; *influx.Client is one.
+// Database is the InfluxDB that has the records; *influx.Client implements it.
 type Database interface {
-	// Rows yields the rows of the response to one request. After an error, the rows before
-	// it count for nothing.
+	// Rows yields the rows of the response to one request. After an error, the caller must
+	// discard the rows before it.
 	Rows(ctx context.Context, q influx.Request) iter.Seq2[influx.Row, error]
 	// API returns the API of the database; APIAuto where a gateway may respond.
 	API() influx.API
@@ -32,8 +32,8 @@ type Source struct {
 	Policy string
 	// Now is the clock.
 	Now func() time.Time
-	// Known returns time ranges within which InfluxDB accepts a query, oldest first; none
-	// where it accepts any, or where they are unknown. It may be nil.
+	// Known returns the time ranges within which InfluxDB accepts a query, oldest first; none
+	// if it accepts any range or if they are unknown. It may be nil.
 	Known func() []influx.TimeRange
 	// Verify returns nil if the measurement exists. It is called when no record is found,
 	// as InfluxDB returns the same for "no record" and "no such measurement".
@@ -42,27 +42,27 @@ type Source struct {
 
 // Query selects records.
 type Query struct {
-	// Limit is how many are listed at most, Offset how many of the newest are skipped.
+	// Limit is the maximum number of records, Offset the number of newest records to skip.
 	Limit, Offset int64
-	// Dom and VMID are the tags that they have; empty for any.
+	// Dom and VMID are the values of these tags; empty for any.
 	Dom, VMID string
 	Time      influx.TimeRange
 }
 
 const (
-	// maxWindows bounds the requests for one list.
+	// maxWindows limits the requests for one list.
 	maxWindows = 5000
-	// maxWindowRecords bounds what InfluxDB collects for one response.
+	// maxWindowRecords limits the records in one response.
 	maxWindowRecords = 20_000
-	// maxRecordBytes is more than the average size of a record in a response, and
-	// minResponseBytes allows for as many of one time as a schedule makes.
+	// A response may have minResponseBytes, which suffices for all dumps of one scheduled time,
+	// and maxRecordBytes, which is more than the average record, for each expected record.
 	maxRecordBytes   = 8 << 10
 	minResponseBytes = 4 << 20
 )
 
-// List yields the records that a query selects, newest first, each once. Those of one time
-// are in the order of their values, as InfluxDB promises none. After an error, the records
-// before it count for nothing.
+// List yields the records that a query selects, newest first, each once. Records with the same
+// time are ordered by their values, because InfluxDB guarantees no order. After an error, the
+// caller must discard the records before it.
 func (s Source) List(ctx context.Context, q Query) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		l := listing{source: s, query: q, skip: q.Offset, left: q.Limit, yield: yield}
@@ -72,7 +72,7 @@ func (s Source) List(ctx context.Context, q Query) iter.Seq2[Record, error] {
 	}
 }
 
-// Newest returns the newest records, at most so many.
+// Newest returns at most limit records, newest first.
 func (s Source) Newest(ctx context.Context, limit int64) ([]Record, error) {
 	var newest []Record
 	for r, err := range s.List(ctx, Query{Limit: limit, Time: influx.AllTime}) {
@@ -84,7 +84,7 @@ func (s Source) Newest(ctx context.Context, limit int64) ([]Record, error) {
 	return newest, nil
 }
 
-// errStopped ends a listing whose reader wants no more of it.
+// errStopped ends a listing whose reader has stopped.
 var errStopped = errors.New("stopped")
 
 // listing is one execution of List.
@@ -92,9 +92,9 @@ type listing struct {
 	source     Source
 	query      Query
 	skip, left int64 // how many records are still to be skipped and yielded
-	found      bool  // some record, maybe a skipped one
-	unplaced   bool  // the places of records are unknown
-	begun      bool  // some record of the current window has been yielded
+	found      bool  // a record, which may be skipped
+	unplaced   bool  // the places of the records are unknown
+	begun      bool  // a record of the current window has been yielded
 	yield      func(Record, error) bool
 }
 
@@ -140,8 +140,8 @@ func tooWide(ctx context.Context, err error) bool {
 	return errors.Is(err, influx.ErrFileLimit) || errors.Is(err, influx.ErrTooLarge) || errors.Is(err, influx.ErrTimeout) && ctx.Err() == nil
 }
 
-// window lists the newest records of a window: as many as are needed, or maxWindowRecords.
-// It returns where what it has listed begins.
+// window lists the newest records of a window: as many as are needed, at most maxWindowRecords.
+// It returns the time from which on it has listed the window.
 func (l *listing) window(ctx context.Context, w influx.TimeRange) (from int64, err error) {
 	l.begun = false
 	n := min(l.skip+l.left, maxWindowRecords)
@@ -151,10 +151,9 @@ func (l *listing) window(ctx context.Context, w influx.TimeRange) (from int64, e
 	return w.From, l.read(ctx, w, influx.Request{Statement: l.selectRecords(w), MaxBytes: minResponseBytes + n*maxRecordBytes})
 }
 
-// nth returns the time of the n-th newest record with a hash, so that the window from there
-// on holds n records and, as every writer records a hash, hardly more; or the beginning of
-// the window, which then holds hardly n. It takes half of the time that is left at most, so
-// that a narrower window can be tried after it.
+// nth returns the time of the n-th newest record with a hash, or the beginning of the window if
+// there are fewer. Every writer records a hash, so the window from that time on has n records and
+// few more. The query gets half of the time that is left, which leaves time for a narrower window.
 func (l *listing) nth(ctx context.Context, w influx.TimeRange, n int64) (int64, error) {
 	if deadline, ok := ctx.Deadline(); ok {
 		var cancel context.CancelFunc
@@ -176,8 +175,8 @@ func (l *listing) nth(ctx context.Context, w influx.TimeRange, n int64) (int64, 
 	return at, nil
 }
 
-// gateway lists the records of a v3-query gateway, which has no schema to verify an empty
-// response against.
+// gateway lists the records of a v3-query gateway. A gateway has no query for the schema, so an
+// empty response is not verified.
 func (l *listing) gateway(ctx context.Context) error {
 	l.skip, l.unplaced = 0, true
 	return l.read(ctx, l.query.Time, influx.Request{
@@ -187,7 +186,7 @@ func (l *listing) gateway(ctx context.Context) error {
 
 // read yields the records of a response.
 func (l *listing) read(ctx context.Context, w influx.TimeRange, request influx.Request) error {
-	skip := l.skip // nothing is skipped if the response fails
+	skip := l.skip // l.skip keeps its value if the response fails
 	var tie []Record
 	for row, err := range l.source.Database.Rows(ctx, request) {
 		if err != nil {
@@ -215,7 +214,7 @@ func (l *listing) read(ctx context.Context, w influx.TimeRange, request influx.R
 	return err
 }
 
-// pass yields the records of one time that are not to be skipped.
+// pass skips and yields records with the same time, and returns how many are still to be skipped.
 func (l *listing) pass(tie []Record, skip int64) (int64, error) {
 	if skip >= int64(len(tie)) {
 		return skip - int64(len(tie)), nil
@@ -239,8 +238,8 @@ func (l *listing) pass(tie []Record, skip int64) (int64, error) {
 	return 0, nil
 }
 
-// sortTie gives records of one time an order of their own: InfluxDB's may be another in the
-// next request, and a page may end between them.
+// sortTie orders records with the same time by their values: a page may end between them, and
+// InfluxDB may return them in another order for the next page.
 func sortTie(tie []Record) error {
 	if len(tie) < 2 {
 		return nil

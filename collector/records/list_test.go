@@ -22,7 +22,7 @@ import (
 	"memdump_exporter/influx/influxtest"
 )
 
-// pages follows the links from a page, and returns all records and how many pages there are.
+// pages follows the links from a page, and returns all records and the number of pages.
 func pages(t *testing.T, from string, limit int, between func()) (all []map[string]any, n int) {
 	t.Helper()
 	for target := from; target != ""; n++ {
@@ -42,8 +42,8 @@ func pages(t *testing.T, from string, limit int, between func()) (all []map[stri
 
 func nothing() {}
 
-// TestList_fieldLimit: where LIMIT counts each field's values, pages of the records of two
-// writers hold each record once. The statement that pages by LIMIT and OFFSET tears them there.
+// TestList_fieldLimit: if LIMIT counts the values of each field, the pages still have each record of
+// two writers once. One statement with LIMIT and OFFSET returns incomplete records there.
 func TestList_fieldLimit(t *testing.T) {
 	server := influxdb.Server(t)
 	now := time.Now()
@@ -85,8 +85,8 @@ func TestList_fieldLimit(t *testing.T) {
 	}
 }
 
-// TestList_pages: each record is on one page, whatever the limit, where many share a time, with
-// a file limit, and while dumps are recorded that are newer than a page, or older.
+// TestList_pages: each record is on one page, with any limit, if many records have the same time,
+// with a file limit, and while dumps are recorded that are newer or older than a page.
 func TestList_pages(t *testing.T) {
 	server := influxdb.Server(t)
 	now := time.Now()
@@ -130,7 +130,7 @@ func TestList_pages(t *testing.T) {
 	}
 }
 
-// TestList_offset: an offset skips so many of the newest records, with and without filters.
+// TestList_offset: an offset skips that number of newest records, with and without filters.
 func TestList_offset(t *testing.T) {
 	server := influxdb.Server(t)
 	now := time.Now()
@@ -168,7 +168,7 @@ func TestList_offset(t *testing.T) {
 	}
 }
 
-// TestList_servers: each real server that is here holds each record on one page.
+// TestList_servers: on each real server that is available, each record is on one page.
 func TestList_servers(t *testing.T) {
 	t.Setenv("SERVERS", "cached")
 	specs, _, err := influxtest.Available(t.Context(), io.Discard)
@@ -250,8 +250,8 @@ func texts(all []map[string]any) []string {
 	return each
 }
 
-// TestList_recordings: the records that each server holds, from its own bytes. All of time is
-// one window, as the recordings hold no others.
+// TestList_recordings: the records in the recorded response of each server. The list has one
+// unbounded window, as the recordings have no other.
 func TestList_recordings(t *testing.T) {
 	const names = `"dom"::tag AS "dom","vmid"::tag AS "vmid","sha256"::field AS "sha256","duration_sec"::field AS "duration_sec",` +
 		`"gzip_size_bytes"::field AS "gzip_size_bytes","ctime"::field AS "ctime","mtime"::field AS "mtime","atime"::field AS "atime",` +
@@ -320,7 +320,7 @@ func recordedRows(t *testing.T, e influxtest.Exchange) (rows []map[string]any) {
 	return rows
 }
 
-// measurement is one in memory with a dump at each of some times, newest first.
+// measurement is a measurement in memory with a dump at each of the times, newest first.
 type measurement struct {
 	times []int64
 	// reject returns what InfluxDB returns for a statement about a window instead of rows;
@@ -390,7 +390,7 @@ func windowOf(statement string) influx.TimeRange {
 	return w
 }
 
-// every returns so many times, from newest on.
+// every returns n times, newest first.
 func every(d time.Duration, newest time.Time, n int) []int64 {
 	var times []int64
 	for i := range n {
@@ -399,14 +399,14 @@ func every(d time.Duration, newest time.Time, n int) []int64 {
 	return times
 }
 
-// fileLimit is how InfluxDB 3.8.3 rejects a statement that reads too many files.
+// fileLimit is the response of InfluxDB 3.8.3 to a statement that reads too many files.
 func fileLimit(t testing.TB) string {
 	t.Helper()
 	return exchange(t, influxtest.MustLoad(t, "influxdb-3.8.3", "file-limit"), "dumps").Response.Body
 }
 
-// TestList_windows: how many requests a list takes, by the density of the dumps and by what
-// InfluxDB rejects. Two for each window: where the records that are wanted begin, and these.
+// TestList_windows: the number of requests of a list, by the density of the dumps and by what
+// InfluxDB rejects. Each window takes two: for the time where the records begin, and for these.
 func TestList_windows(t *testing.T) {
 	now, rejected := time.Unix(1762857000, 0), fileLimit(t)
 	week := func(_ *http.Request, w influx.TimeRange, rows int) string {
@@ -481,7 +481,7 @@ func TestList_windows(t *testing.T) {
 	}
 }
 
-// TestList_slow: a window that InfluxDB takes too long for is narrowed while there is time.
+// TestList_slow: if InfluxDB is too slow for a window, narrower ones follow while there is time.
 func TestList_slow(t *testing.T) {
 	for name, tt := range map[string]struct {
 		slow time.Duration // windows wider than this never end
@@ -516,7 +516,7 @@ func TestList_slow(t *testing.T) {
 	}
 }
 
-// TestList_stops: a reader that wants no more gets no more.
+// TestList_stops: a list ends when its reader stops.
 func TestList_stops(t *testing.T) {
 	now := time.Unix(1762857000, 0)
 	m := &measurement{times: every(time.Minute, now, 500)}
@@ -534,7 +534,7 @@ func TestList_stops(t *testing.T) {
 	}
 }
 
-// TestList_bounded: a list ends though each window makes another one necessary.
+// TestList_bounded: a list ends even if each window requires another one.
 func TestList_bounded(t *testing.T) {
 	sent := 0
 	client := fake(func(_, statement string) (int, string, string) {
@@ -553,7 +553,7 @@ func TestList_bounded(t *testing.T) {
 	}
 }
 
-// TestList_untrue: rows that can't be those that were selected are none.
+// TestList_untrue: rows that the statement cannot have selected are an error.
 func TestList_untrue(t *testing.T) {
 	now := time.Unix(100, 0)
 	for name, tt := range map[string]struct{ nth, rows, nthBody, body string }{

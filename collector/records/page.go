@@ -11,7 +11,7 @@ import (
 	"memdump_exporter/influx"
 )
 
-// maxPageBytes bounds a page, which is held until it is complete.
+// maxPageBytes limits the size of a page, which is held in memory until it is complete.
 const maxPageBytes = 16 << 20
 
 // page is a response of /records.
@@ -22,7 +22,7 @@ type page struct {
 	first, last Record
 }
 
-// fill adds the records that are listed.
+// fill adds the records of a list.
 func (p *page) fill(list iter.Seq2[Record, error]) error {
 	for r, err := range list {
 		if err != nil {
@@ -55,7 +55,7 @@ func (p *page) add(r Record) error {
 	return nil
 }
 
-// end completes the body, and returns the link to the next page; empty for the last one.
+// end completes the body and returns the link to the next page, which is empty for the last page.
 func (p *page) end() (next string) {
 	if p.count == 0 {
 		p.body.WriteString(`{"records":[`)
@@ -67,9 +67,9 @@ func (p *page) end() (next string) {
 	return p.next()
 }
 
-// next returns the link to the records after the last one of this page: a time, and how many
-// of the records of that time have been on a page. So whatever is recorded in between, each
-// record is on one page, and a page far back costs what the first one does.
+// next returns the link to the records after the last one of this page: its time, and how many
+// records with that time have been on a page. So new records do not shift the next page, and a page
+// far back costs as much as the first one.
 func (p *page) next() string {
 	to, offset := p.last.TimeNs+1, p.last.place+1
 	if p.last.place < 0 {
@@ -86,7 +86,7 @@ func (p *page) next() string {
 	if p.query.Time.From != influx.AllTime.From {
 		values.Set("from", rfc3339(p.query.Time.From))
 	}
-	// Relative to the path of this page, so that it holds behind a proxy with a path prefix.
+	// Relative to the path of this page, so that it works behind a proxy that strips a prefix.
 	return "?" + values.Encode()
 }
 

@@ -16,12 +16,12 @@ import (
 const (
 	defaultLimit = 1000
 	maxLimit     = 10_000
-	// maxFilterBytes bounds the name of a VM.
+	// maxFilterBytes limits the length of a name.
 	maxFilterBytes = 512
 )
 
-// parseQuery reads the parameters of /records. Its errors name the parameter and what was
-// expected, and quote nothing of its value.
+// parseQuery parses the parameters of /records. Its errors name the parameter and the expected
+// value, and omit the given value.
 func parseQuery(raw string, maxOffset int64) (Query, error) {
 	q := Query{Limit: defaultLimit, Time: influx.AllTime}
 	seen := map[string]bool{}
@@ -29,7 +29,7 @@ func parseQuery(raw string, maxOffset int64) (Query, error) {
 		if pair == "" {
 			continue
 		}
-		// Not url.ParseQuery, which drops a pair with a semicolon before it can be named.
+		// url.ParseQuery drops a pair with a semicolon, so its error could not name the parameter.
 		key, value, _ := strings.Cut(pair, "=")
 		name, err := url.QueryUnescape(key)
 		if err != nil {
@@ -40,7 +40,7 @@ func parseQuery(raw string, maxOffset int64) (Query, error) {
 		case !ok:
 			return q, fmt.Errorf("unknown parameter %.40q: expected limit, offset, vmid, dom, from or to", name)
 		case seen[name]:
-			return q, fmt.Errorf("%s is given more than once", name)
+			return q, fmt.Errorf("%s is set more than once", name)
 		}
 		seen[name] = true
 		text, err := url.QueryUnescape(value)
@@ -73,7 +73,7 @@ var parameters = map[string]func(q *Query, text string, maxOffset int64) error{
 }
 
 func whole64(text string, minimum, maximum int64) (int64, error) {
-	n, err := strconv.ParseUint(text, 10, 63) // which takes no sign
+	n, err := strconv.ParseUint(text, 10, 63) // rejects a sign
 	if err != nil || int64(n) < minimum || int64(n) > maximum {
 		return 0, fmt.Errorf("expected a whole number from %d to %d", minimum, maximum)
 	}

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// TestFilterTime: a time that 64 bits of nanoseconds can't hold is refused, not bent.
+// TestFilterTime: a time beyond 64 bits of nanoseconds is rejected, not rounded.
 func TestFilterTime(t *testing.T) {
 	for text, want := range map[string]int64{
 		"1.5":                            1_500_000_000,

@@ -10,20 +10,19 @@ import (
 	"memdump_exporter/influx"
 )
 
-// A record has these tags and fields beside its time, in this order; other fields of the
-// measurement are left out.
+// A record has a time and these tags and fields, in this order; other fields of the measurement
+// are omitted.
 var (
 	tags    = []string{"dom", "vmid"}
 	fields  = []string{"sha256", "duration_sec", "gzip_size_bytes", "ctime", "mtime", "atime", "dump_path"}
 	columns = slices.Concat(tags, fields)
 )
 
-// Record is one point of the dumps' measurement.
+// Record is a point of the measurement of the dumps.
 type Record struct {
 	TimeNs int64 // since 1970
 	values []any // of columns: string, int64, float64, bool, or nil
-	// place is its position among the records of its time that the query selects, -1 where
-	// that is unknown.
+	// place is the position among the selected records with the same time; -1 if it is unknown.
 	place int64
 }
 
@@ -44,7 +43,7 @@ func newRecord(row influx.Row) (r Record, err error) {
 	return r, nil
 }
 
-// exact returns an int64 where the number is one, as a float64 would round it.
+// exact returns integers as int64, because a float64 would round them.
 func exact(number json.Number) (any, error) {
 	if n, err := strconv.ParseInt(number.String(), 10, 64); err == nil {
 		return n, nil
@@ -58,7 +57,7 @@ func exact(number json.Number) (any, error) {
 
 func (r Record) value(column string) any { return r.values[slices.Index(columns, column)] }
 
-// Text returns a tag or a field of text; false if the record has none.
+// Text returns a tag or a string field; false if the record has none.
 func (r Record) Text(column string) (string, bool) {
 	text, ok := r.value(column).(string)
 	return text, ok

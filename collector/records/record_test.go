@@ -4,7 +4,7 @@ import (
 	"testing"
 )
 
-// TestRecord_values: a value has the kind that is read, or is none.
+// TestRecord_values: a value of another type is no value.
 func TestRecord_values(t *testing.T) {
 	r := Record{values: []any{"d", nil, true, 1.5, int64(1) << 62, nil, nil, nil, nil}}
 	for column, want := range map[string]string{"dom": "d", "vmid": "", "sha256": "", "duration_sec": ""} {

@@ -20,16 +20,16 @@ var selected = func() string {
 }()
 
 // selectRecords selects all records of a time range, newest first. It has no LIMIT: InfluxDB
-// 3.8 and later count LIMIT and OFFSET for each field by itself, which tears records with
-// different fields apart.
+// 3.8 and later apply LIMIT and OFFSET to each field separately, so a row could have values of
+// several records.
 func (l *listing) selectRecords(r influx.TimeRange) string {
 	return l.statement(selected, r, "ORDER BY time DESC")
 }
 
-// These columns are in no response to another statement, which a cache may have stored.
+// These columns identify the response: a cache may return that of another statement.
 const nthColumn, recordsColumn = "nth", "dump_path"
 
-// selectNth selects the n-th newest record of a time range that has a hash, by its one field.
+// selectNth selects the hash of the n-th newest record with a hash in a time range.
 func (l *listing) selectNth(r influx.TimeRange, n int64) string {
 	return l.statement(influx.Field("sha256")+" AS "+influx.Ident(nthColumn), r, fmt.Sprintf("ORDER BY time DESC LIMIT 1 OFFSET %d", n-1))
 }
@@ -41,7 +41,7 @@ func (l *listing) statement(columns string, r influx.TimeRange, tail string) str
 	}.Text(influx.InfluxQL)
 }
 
-// selectSQL selects a page of records from a v3-query gateway, whose LIMIT counts rows.
+// selectSQL selects a page of records from a v3-query gateway, where LIMIT counts rows.
 func (l *listing) selectSQL() string {
 	return influx.Statement{
 		Columns: "time, " + strings.Join(columns, ", "), Policy: l.source.Policy, From: []string{l.source.Measurement},
@@ -50,7 +50,7 @@ func (l *listing) selectSQL() string {
 	}.Text(influx.SQL)
 }
 
-// conditions are those on tags.
+// conditions returns the conditions on tags.
 func (q Query) conditions(d influx.Dialect, tag func(string) string) []string {
 	var all []string
 	for i, value := range []string{q.Dom, q.VMID} {

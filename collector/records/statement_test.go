@@ -6,7 +6,7 @@ import (
 	"memdump_exporter/influx"
 )
 
-// TestListing_statements: the statements to both kinds of servers, with names that need quoting.
+// TestListing_statements: the statements for InfluxDB and for a gateway, with names that need quotes.
 func TestListing_statements(t *testing.T) {
 	filtered, err := parseQuery(`vmid=it%27s&dom=a%5Cb&from=1&to=2&limit=3&offset=4`, 10)
 	if err != nil {

@@ -13,24 +13,24 @@ const (
 	maxWidth = 1024 * firstWidth
 	// minWidth is the width of a window that is not narrowed further.
 	minWidth = time.Second
-	// firstReach is how far ahead of now the newest window begins at first, where the future
-	// does not fit into one window with what is before it.
+	// firstReach is the first distance from now to the beginning of the newest window, if the
+	// future and the past do not fit into one window.
 	firstReach = time.Hour
-	// A window that holds too few records is followed by a wider one. Once a window has been
-	// rejected, the next ones grow slowly.
+	// After a window with too few records, the next one is wider by the factor growth, or by
+	// slowGrowth once a window has been rejected. A rejected window is divided by shrinkage.
 	growth, slowGrowth, shrinkage = 32, 2, 4
 )
 
-// windows cuts a time range into windows that are read one after the other, newest first.
-// Nothing is known of how dense the records are but from the windows before.
+// windows splits a time range into windows, which are read one after the other, newest first. The
+// width of a window follows from the windows before it, as the density of the records is unknown.
 type windows struct {
 	left  influx.TimeRange
 	now   int64
-	known []influx.TimeRange // no window crosses an end of one of them
+	known []influx.TimeRange // no window crosses the beginning of one of them
 
 	width  time.Duration
 	growth time.Duration
-	reach  time.Duration // from now to the beginning of the newest window; 0 where it reaches back
+	reach  time.Duration // from now to the beginning of the newest window; 0 if that is in the past
 }
 
 func newWindows(all influx.TimeRange, now int64, known []influx.TimeRange) *windows {
@@ -39,7 +39,7 @@ func newWindows(all influx.TimeRange, now int64, known []influx.TimeRange) *wind
 
 func (w *windows) done() bool { return w.left.From >= w.left.To }
 
-// next returns the newest window of what is left.
+// next returns the newest window of the time that is left.
 func (w *windows) next() influx.TimeRange {
 	end := w.left.To
 	if w.reach == 0 {
@@ -60,8 +60,8 @@ func (w *windows) next() influx.TimeRange {
 	return influx.TimeRange{From: from, To: w.left.To}
 }
 
-// accepted notes that a window has been read from a time on. If that is its beginning, it held
-// too few records.
+// accepted records that a window has been read from a time on. If that is the beginning of the
+// window, it had too few records, and the next window is wider.
 func (w *windows) accepted(window influx.TimeRange, from int64) {
 	w.left.To = from
 	if from == window.From {
@@ -69,7 +69,7 @@ func (w *windows) accepted(window influx.TimeRange, from int64) {
 	}
 }
 
-// rejected notes that a window is too wide; false if it can't be narrowed.
+// rejected records that a window is too wide. It returns false if it can't be narrowed.
 func (w *windows) rejected(window influx.TimeRange) bool {
 	w.growth = slowGrowth
 	switch {
@@ -80,7 +80,7 @@ func (w *windows) rejected(window influx.TimeRange) bool {
 		w.reach *= growth
 		return w.reach < maxWidth*growth
 	}
-	// The difference of two int64 may be none.
+	// The difference of two int64 may exceed an int64.
 	width := time.Duration(min(uint64(window.To)-uint64(window.From), math.MaxInt64))
 	w.width = min(w.width, shrinkage*maxWidth, width) / shrinkage
 	return w.width >= minWidth

@@ -8,12 +8,12 @@ import (
 	"memdump_exporter/influx"
 )
 
-// TestWindows: whatever is rejected, the windows cover all that is asked for, newest first and
-// without a gap or an overlap, in not too many steps.
+// TestWindows: whatever is rejected, the windows cover the time range, newest first, without gap or
+// overlap, in a limited number of steps.
 func TestWindows(t *testing.T) {
 	const hour, day = int64(time.Hour), 24 * int64(time.Hour)
 	now := int64(1762857000) * 1e9
-	// files are the times of what can't be read at once, if there are more than a limit.
+	// files are the times of files; a window with more than limit of them is rejected.
 	files := []int64{now + 9*365*day, now + 40*day, now + 2*hour, now + hour, 0, -5 * day, math.MinInt64 + 2}
 	for i := range int64(500) {
 		files = append(files, now-i*i*hour)
@@ -75,7 +75,7 @@ func TestWindows(t *testing.T) {
 	}
 }
 
-// TestWindows_rejected: what is rejected at any width is given up.
+// TestWindows_rejected: a window that is rejected at any width is not narrowed forever.
 func TestWindows_rejected(t *testing.T) {
 	for name, all := range map[string]influx.TimeRange{
 		"all of time": influx.AllTime, "the past": {From: influx.AllTime.From, To: 5e9},

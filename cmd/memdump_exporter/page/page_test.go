@@ -18,7 +18,7 @@ import (
 	"memdump_exporter/influx/influxtest"
 )
 
-// newHandler returns a handler over an InfluxDB in memory, which has some points.
+// newHandler returns a handler whose InfluxDB is in memory.
 func newHandler(t *testing.T, fake *influxtest.Fake) *Handler {
 	t.Helper()
 	client, err := influx.New(influx.Config{URL: "http://memory", Database: "vmstats", Transport: fake})
@@ -34,7 +34,7 @@ func newHandler(t *testing.T, fake *influxtest.Fake) *Handler {
 	return &Handler{Exporter: exporter, Name: "memdump_exporter", Database: "vmstats", MetricsPath: "/metrics", Timeout: 10 * time.Second}
 }
 
-// dumpOf returns a dump of a domain, and monitored the telemetry of one.
+// dumpOf returns a dump of a domain.
 func dumpOf(domain, vmid string) influxtest.Point {
 	tags := map[string]string{"vmid": vmid}
 	if domain != "" {
@@ -46,6 +46,7 @@ func dumpOf(domain, vmid string) influxtest.Point {
 	}
 }
 
+// monitored returns telemetry of the VM with a number.
 func monitored(i int) influxtest.Point {
 	return influxtest.Point{
 		Measurement: influxtest.Telemetry, TimeNs: time.Now().Add(-time.Minute).UnixNano(), Fields: map[string]any{"cpu": 1.0},
@@ -53,6 +54,7 @@ func monitored(i int) influxtest.Point {
 	}
 }
 
+// open requests the page.
 func open(ctx context.Context, h *Handler) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil))
