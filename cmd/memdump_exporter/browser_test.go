@@ -20,11 +20,11 @@ type browser struct {
 	commands *os.File
 	session  string
 
-	mu      sync.Mutex
-	last    int
-	answers map[int]chan message
-	events  []message
-	loaded  chan struct{}
+	mu        sync.Mutex
+	last      int
+	responses map[int]chan message
+	events    []message
+	loaded    chan struct{}
 }
 
 type message struct {
@@ -55,7 +55,7 @@ func startBrowser(t *testing.T) *browser {
 	must(t, cmd.Start())
 	theirRead.Close()
 	theirWrite.Close()
-	b := &browser{commands: ourWrite, answers: map[int]chan message{}, loaded: make(chan struct{}, 10)}
+	b := &browser{commands: ourWrite, responses: map[int]chan message{}, loaded: make(chan struct{}, 10)}
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
@@ -91,9 +91,9 @@ func (b *browser) read(from *os.File) {
 			continue
 		}
 		b.mu.Lock()
-		if answer, ok := b.answers[m.ID]; ok && m.ID != 0 {
-			answer <- m
-			delete(b.answers, m.ID)
+		if response, ok := b.responses[m.ID]; ok && m.ID != 0 {
+			response <- m
+			delete(b.responses, m.ID)
 		} else if m.Method != "" {
 			b.events = append(b.events, m)
 		}
@@ -111,8 +111,8 @@ func (b *browser) do(t *testing.T, method string, params, result any) {
 	b.mu.Lock()
 	b.last++
 	m := message{ID: b.last, Method: method, Params: encoded, SessionID: b.session}
-	answer := make(chan message, 1)
-	b.answers[m.ID] = answer
+	response := make(chan message, 1)
+	b.responses[m.ID] = response
 	b.mu.Unlock()
 	if params == nil {
 		m.Params = nil
@@ -123,7 +123,7 @@ func (b *browser) do(t *testing.T, method string, params, result any) {
 		t.Fatal(err)
 	}
 	select {
-	case got := <-answer:
+	case got := <-response:
 		if got.Error != nil {
 			t.Fatalf("%s: %s", method, got.Error)
 		}
@@ -165,15 +165,15 @@ func (b *browser) capture(t *testing.T, file string, options map[string]any) {
 
 func (b *browser) evaluate(t *testing.T, script string) any {
 	t.Helper()
-	var answer struct {
+	var response struct {
 		Result           struct{ Value any }
 		ExceptionDetails any
 	}
-	b.do(t, "Runtime.evaluate", map[string]any{"expression": script, "awaitPromise": true, "returnByValue": true}, &answer)
-	if answer.ExceptionDetails != nil {
-		t.Fatalf("%s: %v", script, answer.ExceptionDetails)
+	b.do(t, "Runtime.evaluate", map[string]any{"expression": script, "awaitPromise": true, "returnByValue": true}, &response)
+	if response.ExceptionDetails != nil {
+		t.Fatalf("%s: %v", script, response.ExceptionDetails)
 	}
-	return answer.Result.Value
+	return response.Result.Value
 }
 
 // troubles returns what the page should not have caused since look: messages on the console, dialogs, and requests to

@@ -70,8 +70,8 @@ func newHandler(o options, base, logger log.Logger, counters ...prometheus.Colle
 	mux.Handle("GET "+openAPIPath, records.OpenAPI())
 	// Both report the state of this process only: an exporter that became unready with its
 	// database could not be scraped for memdump_up.
-	mux.HandleFunc("GET "+healthyPath, answer(name+" is healthy.\n"))
-	mux.HandleFunc("GET "+readyPath, answer(name+" is ready.\n"))
+	mux.HandleFunc("GET "+healthyPath, plainText(name+" is healthy.\n"))
+	mux.HandleFunc("GET "+readyPath, plainText(name+" is ready.\n"))
 	runbooks, err := page.Runbooks(name, docs.Runbooks)
 	if err != nil {
 		return nil, nil, err
@@ -112,7 +112,7 @@ func headers(next http.Handler, policies map[string]string) http.Handler {
 	})
 }
 
-func answer(text string) http.HandlerFunc {
+func plainText(text string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		_, _ = io.WriteString(w, text)
