@@ -30,14 +30,14 @@ type backfillOptions struct {
 }
 
 const (
-	// maxSteps limits what is written by mistake.
+	// maxSteps limits the output of a mistake in --step.
 	maxSteps = 2_000_000
-	// recent is how long ago history must end: Prometheus writes a block every two hours, and
-	// drops what is older than the end of the newest block when it starts.
+	// recent is the minimum age of the last step. Prometheus writes a block every two hours, and when
+	// it starts it drops the samples that are older than the end of the newest block.
 	recent = 3 * time.Hour
 )
 
-// runBackfill writes history as OpenMetrics text that promtool accepts.
+// runBackfill writes past values as OpenMetrics text that promtool accepts.
 func runBackfill(ctx context.Context, o options, stderr io.Writer) error {
 	b, err := o.backfill.plan(time.Now())
 	if err != nil {
@@ -58,18 +58,18 @@ func runBackfill(ctx context.Context, o options, stderr io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("after %d of %d steps: %w", written, total, err)
 	}
-	fmt.Fprintf(stderr, "%d steps in %s; next, as the user that Prometheus runs as: promtool tsdb create-blocks-from openmetrics %[2]s DATA_FOLDER_OF_PROMETHEUS\n",
+	fmt.Fprintf(stderr, "wrote %d steps to %s; next, as the user of Prometheus: promtool tsdb create-blocks-from openmetrics %[2]s DATA_FOLDER_OF_PROMETHEUS\n",
 		total, o.backfill.output)
 	if time.Since(b.To) < recent {
-		fmt.Fprintf(stderr, "warning: this history ends less than %s ago: when Prometheus starts next, it drops the samples of all its targets that are older than its end and not in a block yet\n", recent)
+		fmt.Fprintf(stderr, "warning: the last step is less than %s old: at its next start, Prometheus drops the samples of all targets that are older than it and not in a block yet\n", recent)
 	}
 	return nil
 }
 
-// labelName is what Prometheus takes as the name of a label.
+// labelName matches the name of a label.
 var labelName = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
 
-// plan checks the flags.
+// plan checks the flags, and returns the backfill that they describe.
 func (o backfillOptions) plan(now time.Time) (b collector.Backfill, err error) {
 	b.Every = o.step
 	if b.From, err = flagTime("--from", o.from); err != nil {
@@ -89,18 +89,19 @@ func (o backfillOptions) plan(now time.Time) (b collector.Backfill, err error) {
 	case b.To.After(now):
 		return b, fmt.Errorf("--to is in the future: expected a time before now")
 	case now.Sub(b.To) < recent && !o.allowRecent:
-		return b, fmt.Errorf("--to is less than %s ago: when Prometheus starts next, it would drop the samples of all its targets that are older than --to and not in a block yet; expected an earlier time, or --allow-recent", recent)
+		return b, fmt.Errorf("--to is less than %s ago: at its next start, Prometheus would drop the samples of all targets that are older than --to and not in a block yet; expected an earlier time, or --allow-recent", recent)
 	case b.To.Sub(b.From)/o.step >= maxSteps:
 		return b, fmt.Errorf("--step is %v: expected one that makes at most %d steps between --from and --to", o.step, maxSteps)
 	}
 	for name := range o.labels {
 		if !labelName.MatchString(name) || strings.HasPrefix(name, "__") {
-			return b, fmt.Errorf("--label %q: expected a name such as instance, and a value behind =", name)
+			return b, fmt.Errorf("--label %q: expected a name such as instance, = and a value", name)
 		}
 	}
 	return b, nil
 }
 
+// flagTime parses the time of a flag: RFC 3339, or seconds since 1970.
 func flagTime(flag, text string) (time.Time, error) {
 	if seconds, err := strconv.ParseInt(text, 10, 64); err == nil && seconds >= 0 && seconds < math.MaxInt32 {
 		return time.Unix(seconds, 0), nil
@@ -112,9 +113,9 @@ func flagTime(flag, text string) (time.Time, error) {
 	return t, nil
 }
 
-// write makes the output: one metric after the other, as OpenMetrics requires. The lines of
-// each metric are collected in a temporary file, so that the output appears whole or not at
-// all. It returns how many steps were written.
+// write writes the output, one metric after the other, as OpenMetrics requires. It collects the lines
+// of each metric in a temporary file, so that the output is complete or missing. It returns the number
+// of steps.
 func (o backfillOptions) write(ctx context.Context, e *collector.Exporter, b collector.Backfill, bar *progress) (steps int, err error) {
 	dir, err := os.MkdirTemp(filepath.Dir(o.output), "."+filepath.Base(o.output)+"-")
 	if err != nil {
@@ -154,7 +155,7 @@ func (o backfillOptions) write(ctx context.Context, e *collector.Exporter, b col
 	return steps, o.join(dir, metrics)
 }
 
-// join puts the files of the metrics together.
+// join concatenates the files of the metrics into the output.
 func (o backfillOptions) join(dir string, metrics []collector.MetricValue) error {
 	path := filepath.Join(dir, "whole")
 	whole, err := os.Create(path)
@@ -181,7 +182,7 @@ func (o backfillOptions) join(dir string, metrics []collector.MetricValue) error
 	return os.Rename(path, o.output)
 }
 
-// labelText returns the labels as OpenMetrics writes them; empty without any.
+// labelText returns the labels in the syntax of OpenMetrics; empty without a label.
 func (o backfillOptions) labelText() string {
 	if len(o.labels) == 0 {
 		return ""
@@ -198,7 +199,7 @@ var openMetricsEscapes = strings.NewReplacer(`\`, `\\`, "\n", `\n`, `"`, `\"`)
 func openMetricsEscape(text string) string { return openMetricsEscapes.Replace(text) }
 func openMetricsQuote(text string) string  { return `"` + openMetricsEscape(text) + `"` }
 
-// progress is a line that shows how far it has come, where a person looks on.
+// progress is a line on a terminal that shows the progress.
 type progress struct {
 	out         io.Writer
 	shown       bool
@@ -206,6 +207,7 @@ type progress struct {
 	total       int
 }
 
+// show updates the line, at most ten times a second.
 func (p *progress) show(done int, at time.Time) {
 	now := time.Now()
 	if !p.shown || done < p.total && now.Sub(p.last) < 100*time.Millisecond {
@@ -219,6 +221,7 @@ func (p *progress) show(done int, at time.Time) {
 		done, p.total, at.UTC().Format(time.DateOnly), left.Round(time.Second))
 }
 
+// end ends the line.
 func (p *progress) end() {
 	if p.shown {
 		fmt.Fprintln(p.out)

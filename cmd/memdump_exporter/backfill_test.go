@@ -274,7 +274,7 @@ func TestBackfill_live(t *testing.T) {
 	var stderr bytes.Buffer
 	must(t, run(t.Context(), []string{"--influx.url=" + server.URL, "backfill", fmt.Sprint("--from=", now.Add(-time.Hour).Unix()),
 		fmt.Sprint("--to=", now.Unix()), "--allow-recent", "--step=1s", "--output=" + file}, io.Discard, &stderr))
-	if !strings.Contains(stderr.String(), "warning: this history ends less than 3h0m0s ago") {
+	if !strings.Contains(stderr.String(), "warning: the last step is less than 3h0m0s old") {
 		t.Errorf("no warning in %q", &stderr)
 	}
 	for _, wrong := range lastDifferences(samples(t, file), startExporter(t, []string{"INFLUX_URL=" + server.URL}).scrape(t), now) {

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestLogWriter_stuck: when nobody reads its log, the exporter answers as before, says how
-// much of it was lost, and still ends.
+// TestLogWriter_stuck: when nobody reads its log, the exporter still responds, counts the lines that
+// it drops, and ends.
 func TestLogWriter_stuck(t *testing.T) {
 	unread, stderr, err := os.Pipe()
 	must(t, err)
@@ -16,7 +16,7 @@ func TestLogWriter_stuck(t *testing.T) {
 	e := newSocket(t).start(t, `exec "$@"`, nil, stderr, "--influx.url=http://127.0.0.1:1", "--log.level=debug")
 	stderr.Close()
 	dropped := false
-	for range 400 { // a pipe holds 64 KiB, a scrape says some 1 KiB
+	for range 400 { // a pipe holds 64 KiB, a scrape logs some 1 KiB
 		text := get(t, e.URL+"/metrics", http.StatusOK)
 		if !strings.Contains(text, "\nmemdump_up 0\n") {
 			t.Fatal(text)
@@ -24,6 +24,6 @@ func TestLogWriter_stuck(t *testing.T) {
 		dropped = dropped || !strings.Contains(text, "\nmemdump_exporter_log_lines_dropped_total 0\n")
 	}
 	if !dropped {
-		t.Error("400 scrapes filled no pipe, or nothing was counted")
+		t.Error("400 scrapes did not fill the pipe, or no dropped line was counted")
 	}
 }

@@ -11,18 +11,18 @@ import (
 )
 
 const (
-	// maxConnections is the limit, lower where the process may open few files. One address may
-	// have peerShare of every four.
+	// maxConnections is the limit; it is lower if the process may open few files. One address may
+	// have peerShare quarters of it.
 	maxConnections     = 2048
 	peerShare          = 3
 	filesPerConnection = 2
 )
 
-// Limiter limits how many connections are open. In place of one too many, it closes the one
-// that has waited longest without a request: a client that sends its request at once gets a
-// response, however many idle connections others have. It is safe for concurrent use.
+// Limiter limits the number of open connections. When a connection exceeds the limit, it closes the
+// one that has been without a request for the longest time: a client that sends its request at once
+// gets a response, however many idle connections others have. It is safe for concurrent use.
 type Limiter struct {
-	// Closed counts the connections that were closed.
+	// Closed counts the connections that exceeded the limit.
 	Closed prometheus.Counter
 
 	max, maxOfPeer int
@@ -30,7 +30,7 @@ type Limiter struct {
 	mu     sync.Mutex
 	open   map[net.Conn]*connection
 	ofPeer map[string]int
-	// waiting are the connections without a request, the longest waiting first.
+	// waiting contains the connections without a request, the longest waiting first.
 	waiting *list.List
 	ending  bool
 }
@@ -38,11 +38,11 @@ type Limiter struct {
 type connection struct {
 	net.Conn
 	peer   string
-	waits  *list.Element // nil while it has a request
-	silent bool          // it has had no request yet
+	waits  *list.Element // its element of waiting; nil during a request
+	silent bool          // no request has been received
 }
 
-// New returns a Limiter whose limit fits the files that this process may open.
+// New returns a Limiter whose limit fits the number of files that this process may open.
 func New() *Limiter { return newLimiter(openFiles()) }
 
 func newLimiter(openFiles uint64) *Limiter {
@@ -60,7 +60,7 @@ func newLimiter(openFiles uint64) *Limiter {
 	}
 }
 
-// ConnState is the hook http.Server.ConnState.
+// ConnState follows the connections of a server; it is its http.Server.ConnState.
 func (l *Limiter) ConnState(conn net.Conn, state http.ConnState) {
 	l.mu.Lock()
 	var surplus net.Conn
@@ -70,7 +70,7 @@ func (l *Limiter) ConnState(conn net.Conn, state http.ConnState) {
 		surplus = conn
 	case state == http.StateNew:
 		surplus = l.admit(conn)
-	case known == nil: // closed in place of another
+	case known == nil: // closed by admit
 	case state == http.StateClosed, state == http.StateHijacked:
 		l.drop(known)
 	case state == http.StateIdle && known.waits == nil:
@@ -85,7 +85,7 @@ func (l *Limiter) ConnState(conn net.Conn, state http.ConnState) {
 	}
 }
 
-// admit adds a new connection, and returns the one to close in its place.
+// admit adds a new connection. It returns the connection to close, which may be the new one.
 func (l *Limiter) admit(conn net.Conn) (surplus net.Conn) {
 	peer, _, err := net.SplitHostPort(conn.RemoteAddr().String())
 	if err != nil { // not TCP
@@ -108,6 +108,7 @@ func (l *Limiter) admit(conn net.Conn) (surplus net.Conn) {
 	return surplus
 }
 
+// longestWaiting returns the connection that has waited longest, of one peer if ofPeer is set.
 func (l *Limiter) longestWaiting(peer string, ofPeer bool) *connection {
 	for e := l.waiting.Front(); e != nil; e = e.Next() {
 		if waits, ok := e.Value.(*connection); ok && (!ofPeer || waits.peer == peer) {
@@ -117,6 +118,7 @@ func (l *Limiter) longestWaiting(peer string, ofPeer bool) *connection {
 	return nil
 }
 
+// drop removes a connection.
 func (l *Limiter) drop(known *connection) {
 	if known.waits != nil {
 		l.waiting.Remove(known.waits)
@@ -127,8 +129,8 @@ func (l *Limiter) drop(known *connection) {
 	}
 }
 
-// CloseSilent closes the connections that have had no request, such as those that browsers open
-// in advance, and every new one: http.Server.Shutdown would wait for them.
+// CloseSilent closes the connections on which no request was received, such as those that browsers
+// open in advance, and every new connection: http.Server.Shutdown would wait for them.
 func (l *Limiter) CloseSilent() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -28,8 +28,8 @@ func (c *fakeConn) Close() error {
 	return nil
 }
 
-// TestLimiter: with eight in all and six for one peer, who waits longest goes first,
-// the crowding peer's own before others', and none that is being answered.
+// TestLimiter: with a limit of eight, and of six for one peer, the connection that waits longest is
+// closed first; that of the peer if the peer's limit is reached; and none with a request.
 func TestLimiter(t *testing.T) {
 	c := newLimiter(8 * filesPerConnection)
 	open := func(from string) *fakeConn {
@@ -47,26 +47,26 @@ func TestLimiter(t *testing.T) {
 	if !crowd[1].closed || crowd[0].closed || scraper.closed || seventh.closed {
 		t.Fatal("the seventh of a peer must replace the one that waits longest of its own")
 	}
-	c.ConnState(crowd[1], http.StateClosed) // said again by the server
+	c.ConnState(crowd[1], http.StateClosed) // the server reports it once more
 	other := open("192.0.2.3:1")
 	if other.closed || scraper.closed {
-		t.Fatal("the eighth in all must be taken as it is")
+		t.Fatal("the eighth in all must be accepted without closing another")
 	}
 	c.ConnState(scraper, http.StateActive)
-	c.ConnState(scraper, http.StateIdle) // now it waits since now
+	c.ConnState(scraper, http.StateIdle) // it waits from this moment
 	if open("192.0.2.4:1"); !crowd[2].closed || scraper.closed {
 		t.Fatal("the ninth in all must replace the one that waits longest of all")
 	}
 	for _, conn := range []*fakeConn{crowd[3], crowd[4], crowd[5], seventh} {
 		c.ConnState(conn, http.StateActive)
 	}
-	sixth := open("192.0.2.2:1") // of five that are answered
+	sixth := open("192.0.2.2:1") // beside five with a request
 	if !other.closed || sixth.closed {
 		t.Fatal("a new one must replace one that waits")
 	}
 	c.ConnState(sixth, http.StateActive)
 	if refused := open("192.0.2.2:1"); !refused.closed {
-		t.Fatal("one more than its share, of a peer whose others are all being answered, must be refused")
+		t.Fatal("one more than its share, of a peer whose other connections all have a request, must be closed")
 	}
 	if got := testutil.ToFloat64(c.Closed); got != 4 {
 		t.Errorf("%v were counted as closed, want 4", got)
@@ -75,7 +75,7 @@ func TestLimiter(t *testing.T) {
 		c.ConnState(conn, http.StateClosed)
 	}
 	if len(c.open)+len(c.ofPeer)+c.waiting.Len() != 0 {
-		t.Errorf("left behind: %v, %v, %d waiting", c.open, c.ofPeer, c.waiting.Len())
+		t.Errorf("not removed: %v, %v, %d waiting", c.open, c.ofPeer, c.waiting.Len())
 	}
 }
 

@@ -1,4 +1,4 @@
-// Package logqueue writes a log without ever waiting for its reader.
+// Package logqueue writes a log without waiting for its reader.
 package logqueue
 
 import (
@@ -10,24 +10,24 @@ import (
 )
 
 const (
-	// maxLines is how many lines wait to be written before further ones are dropped.
+	// maxLines limits the queue; further lines are dropped.
 	maxLines = 256
-	// closeTimeout is how long Close waits for them to be written.
+	// closeTimeout limits how long Close waits for the queue to be written.
 	closeTimeout = time.Second
 )
 
-// Writer is an io.Writer that queues lines: a journal that is stuck, or a pipe that nobody
-// reads, must not delay a scrape. It is safe for concurrent use.
+// Writer is an io.Writer that queues lines: a journal that hangs, or a pipe that nobody reads, must
+// not delay a scrape. It is safe for concurrent use.
 type Writer struct {
 	// Dropped counts the lines that did not fit into the queue.
 	Dropped prometheus.Counter
 
 	lines   chan []byte
 	ending  chan struct{}
-	written chan struct{} // closed when no line is left after the end
+	written chan struct{} // closed when the queue has been written after Close
 }
 
-// New returns a Writer to another one. Close must be called at the end.
+// New returns a Writer that writes to another one. The caller must close it.
 func New(to io.Writer) *Writer {
 	w := &Writer{
 		lines:   make(chan []byte, maxLines),
@@ -47,7 +47,7 @@ func (w *Writer) run(to io.Writer) {
 	for {
 		select {
 		case line := <-w.lines:
-			_, _ = to.Write(line) // there is no other place to report it
+			_, _ = to.Write(line) // an error of the log has no other place to be reported
 		case <-w.ending:
 			for len(w.lines) > 0 {
 				_, _ = to.Write(<-w.lines)
@@ -67,7 +67,7 @@ func (w *Writer) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// Close writes the lines that wait, for a second at most. Later lines are lost.
+// Close writes the queue, for at most a second. It loses later lines.
 func (w *Writer) Close() {
 	close(w.ending)
 	select {
