@@ -58,10 +58,12 @@ func runBackfill(ctx context.Context, o options, stderr io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("after %d of %d steps: %w", written, total, err)
 	}
-	fmt.Fprintf(stderr, "wrote %d steps to %s; next, as the user of Prometheus: promtool tsdb create-blocks-from openmetrics %[2]s DATA_FOLDER_OF_PROMETHEUS\n",
+	fmt.Fprintf(stderr, "wrote %d steps to %s; next, as the user of Prometheus: "+
+		"promtool tsdb create-blocks-from openmetrics %[2]s DATA_FOLDER_OF_PROMETHEUS\n",
 		total, o.backfill.output)
 	if time.Since(b.To) < recent {
-		fmt.Fprintf(stderr, "warning: the last step is less than %s old: at its next start, Prometheus drops the samples of all targets that are older than it and not in a block yet\n", recent)
+		fmt.Fprintf(stderr, "warning: the last step is less than %s old: at its next start, Prometheus drops the samples of all targets "+
+			"that are older than it and not in a block yet\n", recent)
 	}
 	return nil
 }
@@ -89,7 +91,8 @@ func (o backfillOptions) plan(now time.Time) (b collector.Backfill, err error) {
 	case b.To.After(now):
 		return b, fmt.Errorf("--to is in the future: expected a time before now")
 	case now.Sub(b.To) < recent && !o.allowRecent:
-		return b, fmt.Errorf("--to is less than %s ago: at its next start, Prometheus would drop the samples of all targets that are older than --to and not in a block yet; expected an earlier time, or --allow-recent", recent)
+		return b, fmt.Errorf("--to is less than %s ago: at its next start, Prometheus would drop the samples of all targets "+
+			"that are older than --to and not in a block yet; expected an earlier time, or --allow-recent", recent)
 	case b.To.Sub(b.From)/o.step >= maxSteps:
 		return b, fmt.Errorf("--step is %v: expected one that makes at most %d steps between --from and --to", o.step, maxSteps)
 	}

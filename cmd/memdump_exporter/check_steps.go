@@ -142,7 +142,8 @@ func (c *check) handshake(ctx context.Context, target, proxy *url.URL) bool {
 	select {
 	case state := <-handshakes:
 		certificate := state.PeerCertificates[0]
-		c.ok("TLS", "%s, certificate of %s until %s", tls.VersionName(state.Version), certificate.Subject, certificate.NotAfter.UTC().Format(time.DateOnly))
+		c.ok("TLS", "%s, certificate of %s until %s",
+			tls.VersionName(state.Version), certificate.Subject, certificate.NotAfter.UTC().Format(time.DateOnly))
 		return true
 	default:
 	}
@@ -154,16 +155,18 @@ func (c *check) handshake(ctx context.Context, target, proxy *url.URL) bool {
 
 // hints maps a kind of failure to what to change.
 var hints = map[influx.Kind]string{
-	influx.ErrUnauthorized:     "--influx.token (INFLUX_TOKEN) or --influx.token-file, --influx.username and --influx.password-file, --influx.auth-scheme",
+	influx.ErrUnauthorized: "--influx.token (INFLUX_TOKEN) or --influx.token-file, --influx.username and --influx.password-file, " +
+		"--influx.auth-scheme",
 	influx.ErrCredentials:      "--influx.token-file (INFLUX_TOKEN_FILE) or --influx.password-file",
 	influx.ErrDatabaseNotFound: "--influx.db (INFLUX_DB); or the token may not read it",
 	influx.ErrNotFound:         urlFlag + ": is it an InfluxDB, and is the path prefix right?",
 	influx.ErrRedirected:       urlFlag + ": set it to the URL that the redirect points to",
 	influx.ErrTimeout:          "--scrape.timeout, or InfluxDB is overloaded",
-	influx.ErrOverloaded:       "--influx.max-concurrency (INFLUX_MAX_CONCURRENCY), which limits the concurrent requests; or InfluxDB is overloaded",
-	influx.ErrStale:            urlFlag + ": a cache is in between: exclude /query and /ping from it",
-	influx.ErrProxy:            urlFlag + ": a proxy is in between: does it accept requests from this host, and does it reach InfluxDB?",
-	influx.ErrMalformed:        urlFlag + ": the responses are not those of InfluxDB",
+	influx.ErrOverloaded: "--influx.max-concurrency (INFLUX_MAX_CONCURRENCY), which limits the concurrent requests; " +
+		"or InfluxDB is overloaded",
+	influx.ErrStale:     urlFlag + ": a cache is in between: exclude /query and /ping from it",
+	influx.ErrProxy:     urlFlag + ": a proxy is in between: does it accept requests from this host, and does it reach InfluxDB?",
+	influx.ErrMalformed: urlFlag + ": the responses are not those of InfluxDB",
 }
 
 // hint names what to change for an error; empty when nothing is known.
@@ -257,13 +260,16 @@ func (c *check) measurements() {
 		case m.Err != nil:
 			c.wrong(name, c.hint(m.Err), m.Err)
 		case len(m.Existing) == 0 && len(m.Candidates) > 0:
-			c.wrong(name, flag+"="+m.Candidates[0], fmt.Errorf("the database has no measurement %s; these have the tag VMID: %s", quoted(m.Names), quoted(m.Candidates)))
+			c.wrong(name, flag+"="+m.Candidates[0],
+				fmt.Errorf("the database has no measurement %s; these have the tag VMID: %s", quoted(m.Names), quoted(m.Candidates)))
 		case len(m.Existing) == 0:
 			c.wrong(name, flag+", or nothing has been written yet", fmt.Errorf("the database has no measurement %s", quoted(m.Names)))
 		case len(m.MissingFields) > 0:
-			c.wrong(name, flag+", or the program that writes it", fmt.Errorf("%s has no field %s; it has %s", existing, quoted(m.MissingFields), typed(m.Fields)))
+			c.wrong(name, flag+", or the program that writes it",
+				fmt.Errorf("%s has no field %s; it has %s", existing, quoted(m.MissingFields), typed(m.Fields)))
 		case len(m.MissingTags) > 0:
-			c.wrong(name, flag+", or the program that writes it", fmt.Errorf("%s has no tag %s; it has %s", existing, quoted(m.MissingTags), quoted(m.Tags)))
+			c.wrong(name, flag+", or the program that writes it",
+				fmt.Errorf("%s has no tag %s; it has %s", existing, quoted(m.MissingTags), quoted(m.Tags)))
 		case len(m.Conflicts) > 0:
 			c.wrong(name, "the program that writes it: InfluxDB reads the values of one type and drops the others", errors.Join(m.Conflicts...))
 		default:

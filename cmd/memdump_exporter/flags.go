@@ -83,7 +83,8 @@ func (o *options) influxFlags(app *kingpin.Application) {
 		Envar("INFLUX_DB").Default("vmstats").StringVar(&o.influxDatabase)
 	app.Flag("influx.api", "API for the queries: influxql (/query), v3-query (/api/v3/query of a gateway), or auto (v3-query "+
 		"where /query does not exist).").
-		Envar("INFLUX_API").Default(string(influx.APIAuto)).EnumVar(&o.influxAPI, string(influx.APIAuto), string(influx.APIInfluxQL), string(influx.APIV3Query))
+		Envar("INFLUX_API").Default(string(influx.APIAuto)).
+		EnumVar(&o.influxAPI, string(influx.APIAuto), string(influx.APIInfluxQL), string(influx.APIV3Query))
 	app.Flag(tokenFlag, "Token with the right to read the database (on 1.x: user:password); other users of the machine can "+
 		"read arguments, so prefer the variable or a file.").
 		Envar("INFLUX_TOKEN").StringVar(&o.influxToken)
@@ -97,7 +98,8 @@ func (o *options) influxFlags(app *kingpin.Application) {
 		Envar("INFLUX_PASSWORD_FILE").StringVar(&o.influxPasswordFile)
 	app.Flag("influx.auth-scheme", "Authentication scheme: Basic, Token, Bearer, or auto (Basic for a user, Bearer for a JSON Web Token, "+
 		"Token for any other token).").
-		Envar("INFLUX_AUTH_SCHEME").Default(string(influx.SchemeAuto)).EnumVar(&o.influxScheme, string(influx.SchemeAuto), string(influx.SchemeBasic), string(influx.SchemeToken), string(influx.SchemeBearer))
+		Envar("INFLUX_AUTH_SCHEME").Default(string(influx.SchemeAuto)).
+		EnumVar(&o.influxScheme, string(influx.SchemeAuto), string(influx.SchemeBasic), string(influx.SchemeToken), string(influx.SchemeBearer))
 	app.Flag("influx.max-concurrency", "Maximum number of concurrent requests to InfluxDB; further requests wait, within the scrape timeout.").
 		Envar("INFLUX_MAX_CONCURRENCY").Default(strconv.Itoa(influx.DefaultMaxConcurrency)).IntVar(&o.influxMaxConcurrency)
 	app.Flag("influx.proxy-url", "URL of the HTTP proxy for all requests to InfluxDB, such as http://proxy.example:3128; proxy "+
@@ -219,9 +221,11 @@ func (o options) check() error {
 	case o.influxToken != "" && o.influxTokenFile != "":
 		return errors.New("--influx.token (INFLUX_TOKEN) and --influx.token-file (INFLUX_TOKEN_FILE) are both set: expected one of them")
 	case o.influxPassword != "" && o.influxPasswordFile != "":
-		return errors.New("--influx.password (INFLUX_PASSWORD) and --influx.password-file (INFLUX_PASSWORD_FILE) are both set: expected one of them")
+		return errors.New("--influx.password (INFLUX_PASSWORD) and --influx.password-file (INFLUX_PASSWORD_FILE) are both set: " +
+			"expected one of them")
 	case o.influxMaxConcurrency < 1:
-		return fmt.Errorf("--influx.max-concurrency (INFLUX_MAX_CONCURRENCY) is %d: expected 1 or more, such as %d", o.influxMaxConcurrency, influx.DefaultMaxConcurrency)
+		return fmt.Errorf("--influx.max-concurrency (INFLUX_MAX_CONCURRENCY) is %d: expected 1 or more, such as %d",
+			o.influxMaxConcurrency, influx.DefaultMaxConcurrency)
 	case (o.tls.CertFile == "") != (o.tls.KeyFile == ""):
 		return errors.New("--influx.tls.cert-file and --influx.tls.key-file: expected both or neither")
 	case o.dumpsAllowedLateness < 0:

@@ -44,7 +44,8 @@ func unexpectedArgument(args []string, i int) error {
 		flag, _, _ := strings.Cut(args[i-1], "=")
 		return fmt.Errorf("unexpected argument after %s", flag)
 	}
-	return fmt.Errorf("argument %d is unexpected: expected a flag, or one of the commands %s, %s and %s", i+1, serveCommand, checkCommand, backfillCommand)
+	return fmt.Errorf("argument %d is unexpected: expected a flag, or one of the commands %s, %s and %s",
+		i+1, serveCommand, checkCommand, backfillCommand)
 }
 
 // valuesOf returns the values of all flags: those of the arguments first, and of the variables
