@@ -13,7 +13,6 @@ import (
 	stdlog "log"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/alecthomas/kingpin/v2"
@@ -29,15 +28,10 @@ func main() {
 	defer stop()
 	// A second signal ends the process at once.
 	context.AfterFunc(ctx, stop)
-	// A value that begins with @ is no name of a file.
+	// Kingpin would replace an argument that begins with @ by the lines of a file.
 	kingpin.EnableFileExpansion = false
 	// net/http logs there what a server sends without a request, which may contain secrets.
 	stdlog.SetOutput(io.Discard)
-	// Most of what a crowd of scrapers costs is garbage: it is collected when there is a
-	// quarter of what lives, not as much again, unless GOGC says otherwise.
-	if percent := debug.SetGCPercent(25); percent != 100 {
-		debug.SetGCPercent(percent)
-	}
 	os.Exit(exitCode(run(ctx, os.Args[1:], os.Stdout, os.Stderr), os.Stderr))
 }
 
