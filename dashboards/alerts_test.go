@@ -37,7 +37,7 @@ var (
 var ruleTests = []string{"alerts_test.yaml", "alerts_days_test.yaml"}
 
 // TestAlerts: each alert has a severity, descriptions, a runbook, and in ruleTests a place where
-// it fires and is still silent just before.
+// it fires first and is still silent just before.
 func TestAlerts(t *testing.T) {
 	alerts, runbooks := uncommented(t, "alerts.yaml"), read(t, "../docs/runbooks.md")
 	blocks := strings.Split(alerts, "- alert: ")[1:]
@@ -71,7 +71,7 @@ func TestAlerts(t *testing.T) {
 	fires := make(map[string]bool)
 	for _, group := range strings.Split(uncommented(t, ruleTests[0])+uncommented(t, ruleTests[1]), "  - name: ")[1:] {
 		title, _, _ := strings.Cut(group, "\n")
-		silent := make(map[string]bool)
+		silent, fired := make(map[string]bool), make(map[string]bool)
 		for _, found := range silentAt.FindAllStringSubmatch(group, -1) {
 			silent[found[2]+" "+found[1]] = true
 		}
@@ -80,10 +80,10 @@ func TestAlerts(t *testing.T) {
 			if severity[name] != found[3] {
 				t.Errorf("%q: %s fires as %s, alerts.yaml has %q", title, name, found[3], severity[name])
 			}
-			if !silent[name+" "+strconv.Itoa(minute-1)] && !silent[name+" "+strconv.Itoa(minute-2)] {
+			if !fired[name] && !silent[name+" "+strconv.Itoa(minute-1)] && !silent[name+" "+strconv.Itoa(minute-2)] {
 				t.Errorf("%q does not show that %s is silent just before it fires in minute %d", title, name, minute)
 			}
-			fires[name] = true
+			fires[name], fired[name] = true, true
 		}
 		if strings.HasPrefix(title, "the database is away") {
 			for name := range severity {
@@ -108,6 +108,30 @@ func mustAtoi(t *testing.T, digits string) int {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// TestAlerts_replacedPod: each alert outlives the pod, but for those on the target itself.
+func TestAlerts_replacedPod(t *testing.T) {
+	const target = "instance, pod, container, endpoint, node"
+	for _, block := range strings.Split(uncommented(t, "alerts.yaml"), "- alert: ")[1:] {
+		name, rest, _ := strings.Cut(block, "\n")
+		expr, _, _ := strings.Cut(rest, "labels:")
+		if name == "MemdumpExporterDown" || name == "MemdumpMetricsMissing" {
+			continue
+		}
+		left := regexp.MustCompile(`\bwithout \(([^)]*)\)`).FindAllStringSubmatch(expr, -1)
+		if len(left) == 0 {
+			t.Errorf("%s ends with the pod: it has no without (%s)", name, target)
+		}
+		for _, labels := range left {
+			if !strings.HasSuffix(labels[1], target) {
+				t.Errorf("%s leaves out %s, want %s", name, labels[1], target)
+			}
+		}
+	}
+	if !strings.Contains(read(t, "../docs/dashboards.md"), "`"+strings.ReplaceAll(target, ", ", "`, `")+"`") {
+		t.Errorf("docs/dashboards.md does not list the labels of a target: %s", target)
+	}
 }
 
 // TestAlerts_metrics: the rules and their tests name no metric that the exporter does not
@@ -154,10 +178,14 @@ func labelsOf(selector string) []string {
 	return names
 }
 
+// targetLabels are what Prometheus and its operator add to each series of a target, and the label
+// of one's own that docs/dashboards.md has as the example.
+var targetLabels = []string{"job", "instance", "pod", "container", "endpoint", "node", "service", "database"}
+
 func checkLabels(t *testing.T, where string, names, known []string) {
 	t.Helper()
 	for _, name := range names {
-		if name != "job" && name != "instance" && !slices.Contains(known, name) {
+		if !slices.Contains(targetLabels, name) && !slices.Contains(known, name) {
 			t.Errorf("%s: there is no label %s", where, name)
 		}
 	}

@@ -442,10 +442,12 @@ func TestPrometheus(t *testing.T) {
 		}
 	}
 	alerts := p.alerts(t, at)
+	// Both exporters read one database, so an alert about it is one.
+	once := func(value string) map[string]string { return map[string]string{"": value} }
 	view{
-		"MemdumpDumpsSlow":     both("100"),
-		"MemdumpVMNeverDumped": both(never),
-		"MemdumpVMDumpOverdue": both(overdue),
+		"MemdumpDumpsSlow":     once("100"),
+		"MemdumpVMNeverDumped": once(never),
+		"MemdumpVMDumpOverdue": once(overdue),
 	}.holds(t, "healthy", "instance", alerts)
 	if len(alerts) != 3 {
 		t.Errorf("healthy: alerts on %v", alerts)
@@ -469,7 +471,7 @@ func TestPrometheus(t *testing.T) {
 
 	must(t, server.Kill())
 	p.until(t, "count_over_time((memdump_up == 0)[1m:1s]) > bool 2", map[string]string{a: "1"})
-	p.until(t, `ALERTS{alertname="MemdumpInfluxDBUnreadable",alertstate="pending"}`, map[string]string{a: "1"})
+	p.until(t, `ALERTS{alertname="MemdumpInfluxDBUnreadable",alertstate="pending"}`, once("1"))
 	for _, metric := range knownMetrics() {
 		if s := p.query(t, metric, time.Now()); len(s) > 0 {
 			t.Errorf("away: %s is %v", metric, s)
@@ -490,7 +492,7 @@ func TestPrometheus(t *testing.T) {
 		t.Errorf("away: Failures by reason shows %v", failures)
 	}
 	alerts = p.alerts(t, time.Now())
-	view{"MemdumpInfluxDBUnreadable": {a: "0"}, "MemdumpExporterDown": {b: "0"}}.holds(t, "away", "instance", alerts)
+	view{"MemdumpInfluxDBUnreadable": once("0"), "MemdumpExporterDown": {b: "0"}}.holds(t, "away", "instance", alerts)
 	for _, alert := range []string{"MemdumpNoRecentDump", "MemdumpDumpsDisappeared", "MemdumpVMsNotDumped", "MemdumpLastDumpInFuture", "MemdumpScrapeNearTimeout"} {
 		if s := alerts[alert]; len(s) > 0 {
 			t.Errorf("away: %s: %v", alert, s)
