@@ -116,14 +116,14 @@ func (e *Exporter) backfillValues(sum *aggregate, values []MetricValue) (err err
 			v := &values[next]
 			next++
 			if q.optional && q.empty(sum) {
-				v.Known = false
+				v.HasValue = false
 				continue
 			}
 			// Counting the runs again at each step would take most of the time.
-			if q.name == dumpedVMs && v.Known && sum.dumpedRuns == v.runs {
+			if q.name == dumpedVMs && v.HasValue && sum.dumpedRuns == v.runs {
 				continue
 			}
-			if v.Value, v.Known, err = m.value(sum); err != nil {
+			if v.Value, v.HasValue, err = m.value(sum); err != nil {
 				return err
 			}
 			v.runs = sum.dumpedRuns

@@ -47,8 +47,8 @@ func wantSteps(t *testing.T, steps []Step, h *influxtest.History, b Backfill) {
 		}
 		want := until.Truth(step.At.UnixNano(), time.Hour).Metrics()
 		for _, m := range step.Values {
-			if value, known := want[m.Name]; m.Known != known || known && m.Value != value {
-				t.Errorf("%v: %s is %v (known: %v), want %v (%v)", step.At, m.Name, m.Value, m.Known, value, known)
+			if value, known := want[m.Name]; m.HasValue != known || known && m.Value != value {
+				t.Errorf("%v: %s is %v (known: %v), want %v (%v)", step.At, m.Name, m.Value, m.HasValue, value, known)
 			}
 		}
 	}
@@ -93,7 +93,7 @@ func TestBackfill(t *testing.T) {
 				}
 				wantSteps(t, steps, h, b)
 				for _, m := range steps[len(steps)-1].Values {
-					if !m.Known {
+					if !m.HasValue {
 						t.Errorf("the last step has no %s", m.Name)
 					}
 					want.wantValue(t, m.Value, m.Name)
@@ -153,8 +153,8 @@ func TestBackfill_edges(t *testing.T) {
 		{"dumps": 3, "dumped_vms": 2, "dumped_domains": 1, "dumps_compressed_bytes": 6},
 	} {
 		for _, m := range steps[i].Values {
-			if value, there := want[strings.TrimPrefix(m.Name, "memdump_")]; there && (m.Known != (value != none) || m.Known && m.Value != value) {
-				t.Errorf("step %d: %s is %v (known: %v), want %v", i, m.Name, m.Value, m.Known, value)
+			if value, there := want[strings.TrimPrefix(m.Name, "memdump_")]; there && (m.HasValue != (value != none) || m.HasValue && m.Value != value) {
+				t.Errorf("step %d: %s is %v (known: %v), want %v", i, m.Name, m.Value, m.HasValue, value)
 			}
 		}
 	}
@@ -291,7 +291,7 @@ func TestBackfill_metrics(t *testing.T) {
 	var got []string
 	for _, m := range e.BackfillMetrics() {
 		got = append(got, m.Name)
-		if m.Help == "" || m.Known {
+		if m.Help == "" || m.HasValue {
 			t.Errorf("%+v", m)
 		}
 	}

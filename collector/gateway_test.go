@@ -101,8 +101,8 @@ func TestGateway_perVM(t *testing.T) {
 	wantReasons(t, e, reasonsOf("refused", vmTotals, vmPlaces))
 	ctx, cancel := contextWithin(t, inspectWithin)
 	defer cancel()
-	if o := e.Overview(ctx); o.DaysErr == nil || o.VMsKnown {
-		t.Errorf("days %v, VMs known: %v", o.Days, o.VMsKnown)
+	if o := e.Overview(ctx); o.DaysErr == nil || o.HasVMs {
+		t.Errorf("days %v, VMs known: %v", o.Days, o.HasVMs)
 	}
 }
 

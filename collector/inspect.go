@@ -22,10 +22,10 @@ type Inspection struct {
 	Server  influx.Server // Major is 0 if it is unknown
 	API     influx.API
 	Queries []QueryResult // in the order of the table
-	// VMs are the monitored VMs, those without a dump first. VMsKnown is false if a query for
+	// VMs are the monitored VMs, those without a dump first. HasVMs is false if a query for
 	// them failed.
 	VMs       []VM
-	VMsKnown  bool
+	HasVMs    bool
 	Histories []HistoryState
 	// Days are the last 30 days, oldest first, and Newest the 20 newest records, newest first.
 	// Only Overview sets them, or their error.
@@ -50,7 +50,7 @@ type QueryResult struct {
 type MetricValue struct {
 	Name, Help string
 	Value      float64
-	Known      bool // there is a value
+	HasValue   bool // there is a value
 
 	runs int // number of dumped runs when a backfill computed the value
 }
@@ -161,7 +161,7 @@ func (e *Exporter) inspect(ctx context.Context, withRecords bool) Inspection {
 		inspection.Queries = append(inspection.Queries, b.queryResult(r))
 	}
 	inspection.Server, inspection.API, inspection.Histories = b.server, e.config.Database.API(), b.histories
-	inspection.VMs, inspection.VMsKnown = b.coverage()
+	inspection.VMs, inspection.HasVMs = b.coverage()
 	return inspection
 }
 
@@ -171,7 +171,7 @@ func (b *batch) queryResult(r result) QueryResult {
 	for i, m := range r.query.metrics {
 		value := MetricValue{Name: m.name, Help: m.help}
 		if r.err == nil {
-			value.Value, value.Known = r.values[i], r.hasValue[i]
+			value.Value, value.HasValue = r.values[i], r.hasValue[i]
 		}
 		q.Metrics = append(q.Metrics, value)
 	}

@@ -47,8 +47,8 @@ func TestOverview(t *testing.T) {
 			for _, q := range o.Queries {
 				for _, m := range q.Metrics {
 					value, there := want[m.Name]
-					if m.Known != there || m.Value != value {
-						t.Errorf("%s is %v (known: %v), want %v (%v): %v", m.Name, m.Value, m.Known, value, there, q.Err)
+					if m.HasValue != there || m.Value != value {
+						t.Errorf("%s is %v (known: %v), want %v (%v): %v", m.Name, m.Value, m.HasValue, value, there, q.Err)
 					}
 				}
 			}
@@ -79,7 +79,7 @@ func wantDays(t *testing.T, o Inspection, dumps, bytes map[string]int64) {
 // wantMonitored compares the VMs with the truth, and their order.
 func wantMonitored(t *testing.T, o Inspection, h *influxtest.History) {
 	t.Helper()
-	if !o.VMsKnown {
+	if !o.HasVMs {
 		t.Fatal("the VMs are unknown")
 	}
 	got, want := make(map[string]int64), make(map[string]int64)
@@ -177,8 +177,8 @@ func TestInspect(t *testing.T) {
 			ctx, cancel := contextWithin(t, inspectWithin)
 			defer cancel()
 			o := e.Inspect(ctx)
-			if known := failing != dumpedVMs && failing != monitoredVMs; o.VMsKnown != known || (len(o.VMs) == 1) != known {
-				t.Errorf("VMs known: %v, %v", o.VMsKnown, o.VMs)
+			if known := failing != dumpedVMs && failing != monitoredVMs; o.HasVMs != known || (len(o.VMs) == 1) != known {
+				t.Errorf("VMs known: %v, %v", o.HasVMs, o.VMs)
 			}
 			sent := m.Statements()
 			for i, q := range o.Queries {
@@ -192,7 +192,7 @@ func TestInspect(t *testing.T) {
 					t.Errorf("%s: %q, %v; want %q", q.Query, q.Reason, q.Err, want)
 				}
 				for _, metric := range q.Metrics {
-					if metric.Known == (q.Query == failing) || metric.Help == "" {
+					if metric.HasValue == (q.Query == failing) || metric.Help == "" {
 						t.Errorf("%+v", metric)
 					}
 				}

@@ -91,11 +91,11 @@ var queries = []query{
 			value: meanDuration,
 		}, {
 			name:  "memdump_dumps_duration_seconds",
-			help:  "Total duration of the memory dumps (duration_sec) in seconds.",
+			help:  "Total duration of all records (duration_sec) in seconds.",
 			value: func(a *aggregate) (float64, bool, error) { return valueOf(a.sums[durationSeconds].value()) },
 		}, {
 			name: "memdump_dumps_with_duration",
-			help: "Number of memory dumps with a duration (duration_sec).",
+			help: "Number of records with a duration (duration_sec).",
 			value: func(a *aggregate) (float64, bool, error) {
 				return float64(a.sums[durationSeconds].values), true, a.sums[durationSeconds].err
 			},

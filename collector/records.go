@@ -21,7 +21,7 @@ func (e *Exporter) Records(t Timeouts, maxOffset int64, maxConcurrent int) http.
 func (e *Exporter) records() records.Source {
 	return records.Source{
 		Database: e.config.Database, Measurement: e.config.DumpsMeasurement, Policy: e.config.DumpsPolicy,
-		Now: e.config.Now, Known: e.acceptedRanges,
+		Now: e.config.Now, Accepted: e.acceptedRanges,
 		Verify: func(ctx context.Context) error {
 			_, err := e.checkEmpty(e.newSchemas(ctx), &query{source: dumps}, e.config.Now())
 			return err

@@ -140,7 +140,7 @@ func (o backfillOptions) write(ctx context.Context, e *collector.Exporter, b col
 		steps++
 		bar.show(steps, s.At)
 		for i, m := range s.Values {
-			if m.Known {
+			if m.HasValue {
 				if _, err := fmt.Fprintf(lines[i], "%s%s %s %d\n", m.Name, labels, strconv.FormatFloat(m.Value, 'g', -1, 64), s.At.Unix()); err != nil {
 					return fmt.Errorf("write a step: %w", err)
 				}

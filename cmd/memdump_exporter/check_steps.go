@@ -304,7 +304,7 @@ func (c *check) queries(ctx context.Context) {
 		}
 		var values []string
 		for _, m := range q.Metrics {
-			if m.Known {
+			if m.HasValue {
 				values = append(values, fmt.Sprintf("%s %v", m.Name, m.Value))
 				metrics += "\n" + values[len(values)-1]
 			} else {
@@ -320,7 +320,7 @@ func (c *check) queries(ctx context.Context) {
 		}
 		c.ok(q.Query, "%s\n%s\nin %s%s", q.Statement, strings.Join(values, "\n"), q.Took.Round(100*time.Microsecond), how)
 	}
-	if found.VMsKnown {
+	if found.HasVMs {
 		coverage, never := found.NeverDumped()
 		if len(never) > 0 {
 			coverage += ": " + collector.VMNames(never)

@@ -48,7 +48,7 @@ func newClient(tb testing.TB, url, database string) *influx.Client {
 func newSource(db records.Database, now time.Time) records.Source {
 	return records.Source{
 		Database: db, Measurement: influxtest.Dumps, Now: func() time.Time { return now },
-		Known: func() []influx.TimeRange { return nil },
+		Accepted: func() []influx.TimeRange { return nil },
 		Verify: func(ctx context.Context) error {
 			for _, err := range db.Rows(ctx, influx.Request{Statement: influx.ShowFieldKeys("", influxtest.Dumps)}) {
 				return err

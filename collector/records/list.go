@@ -32,9 +32,9 @@ type Source struct {
 	Policy string
 	// Now is the clock.
 	Now func() time.Time
-	// Known returns the time ranges within which InfluxDB accepts a query, oldest first; none
+	// Accepted returns the time ranges within which InfluxDB accepts a query, oldest first; none
 	// if it accepts any range or if they are unknown. It may be nil.
-	Known func() []influx.TimeRange
+	Accepted func() []influx.TimeRange
 	// Verify returns nil if the measurement exists. It is called when no record is found,
 	// as InfluxDB returns the same for "no record" and "no such measurement".
 	Verify func(context.Context) error
@@ -115,8 +115,8 @@ func (l *listing) run(ctx context.Context) error {
 // windows lists the records window by window.
 func (l *listing) windows(ctx context.Context) error {
 	var known []influx.TimeRange
-	if l.source.Known != nil {
-		known = l.source.Known()
+	if l.source.Accepted != nil {
+		known = l.source.Accepted()
 	}
 	ws := newWindows(l.query.Time, l.source.Now().UnixNano(), known)
 	for n := 0; l.left > 0 && !ws.done(); n++ {

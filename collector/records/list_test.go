@@ -456,7 +456,7 @@ func TestList_windows(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := &measurement{times: tt.times, reject: tt.reject}
 			s := m.source(t, now)
-			s.Known = func() []influx.TimeRange { return tt.known }
+			s.Accepted = func() []influx.TimeRange { return tt.known }
 			s.Verify = func(context.Context) error { return nil }
 			var got []int64
 			for r, err := range s.List(t.Context(), records.Query{Limit: tt.limit, Offset: tt.offset, Time: influx.AllTime}) {
