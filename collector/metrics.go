@@ -35,7 +35,7 @@ var queries = []query{
 		tag:      "vmid",
 		add:      addRunNewest,
 		empty:    func(a *aggregate) bool { return !a.hasDumpedRuntimeID() },
-		maxBytes: maxSetBytes,
+		maxBytes: maxRunsBytes,
 		gateway:  gatewayQuery{columns: `COUNT(DISTINCT vmid) AS unique_vms`, value: gatewayCount},
 		metrics: []metric{{
 			name:  "memdump_dumped_vms",
@@ -183,6 +183,10 @@ const (
 // maxSetBytes limits a response with a row for each VM, in bytes: enough for 10,000 VMs with 300
 // fields. Such a response is read row by row and not held in memory.
 const maxSetBytes = 96 << 20
+
+// maxRunsBytes limits a response with a row for each runtime ID that was dumped, in bytes: enough
+// for some 100,000 of them, which are held in memory.
+const maxRunsBytes = 16 << 20
 
 // source is one of the two kinds of measurements.
 type source int

@@ -20,7 +20,7 @@ var perVMQueries = []query{
 		optional: true,
 		add:      addRunTotals,
 		empty:    func(a *aggregate) bool { return len(a.runs) == 0 },
-		maxBytes: maxSetBytes,
+		maxBytes: maxRunsBytes,
 	},
 	{
 		name:     vmPlaces,
@@ -30,7 +30,7 @@ var perVMQueries = []query{
 		fields:   []field{sha256},
 		add:      addPlace,
 		empty:    func(a *aggregate) bool { return len(a.runs) == 0 },
-		maxBytes: maxSetBytes,
+		maxBytes: maxRunsBytes,
 	},
 }
 
