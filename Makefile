@@ -18,6 +18,9 @@ LDFLAGS   = -s -w -X $(STAMP).Version=$(VERSION) -X $(STAMP).Revision=$(REVISION
 FUZZTIME ?= 10s
 SOAKTIME ?= 1h
 
+# What the faults and soak suites run before InfluxDB, a module of its own.
+TOXIPROXY := cmd/memdump_exporter/testdata/toxiproxy
+
 # The race detector needs a C compiler.
 RACE := $(shell command -v "$$(go env CC)" >/dev/null 2>&1 && echo -race)
 
@@ -98,23 +101,27 @@ fuzz: ## each fuzz target for FUZZTIME (10s)
 	done
 
 faults: ## 94 faults around the exporter, on a real InfluxDB (some five minutes)
-	cd cmd/memdump_exporter && go test -tags faults -run '^TestFaults$$' -timeout 20m
+	cd cmd/memdump_exporter && go test -tags faults -run '^TestFaults' -timeout 25m
 
 check: fmt vet imports lint rules units workflows compose vuln ## everything that reads the code without running it
 
 fmt:
 	@unformatted="$$(gofmt -l cmd collector dashboards deploy docs influx)"; \
 	[ -z "$$unformatted" ] || { echo "not formatted (gofmt -w mends it): $$unformatted"; exit 1; }
-	@go mod tidy -diff || { echo 'go.mod or go.sum is not tidy: go mod tidy mends it'; exit 1; }
+	@for module in . $(TOXIPROXY); do \
+		(cd $$module && go mod tidy -diff) || { echo "go.mod or go.sum of $$module is not tidy: go mod tidy mends it"; exit 1; }; \
+	done
 
 vet:
 	go vet ./...
 	go vet -tags bench,faults,load,metric,prometheus,servers,soak ./...
 	cd deploy/test && go vet ./...
+	cd $(TOXIPROXY) && go vet ./...
 
 lint:
 	go run $(GOLANGCI_LINT) run
 	cd deploy/test && go run $(GOLANGCI_LINT) run
+	cd $(TOXIPROXY) && go run $(GOLANGCI_LINT) run
 
 # cmd → collector → influx → standard library; only tests and the demo know influxtest.
 imports:

@@ -434,7 +434,7 @@ func TestHandler_abandoned(t *testing.T) {
 		if n := m.canceled.Load(); n != 0 {
 			t.Errorf("%d requests are canceled before the default timeout, want 0", n)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		if n := m.canceled.Load(); n != 1 {
 			t.Errorf("%d requests are canceled after the default timeout, want that of the abandoned batch", n)

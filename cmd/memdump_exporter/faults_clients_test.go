@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,26 +18,11 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
-
-	"memdump_exporter/influx/influxtest"
 )
 
-// Tokens and files.
-var credentialsRows = []row{
-	{id: "E1", what: "a token revoked, and a new one written", tested: "TestTokenFile"},
-	{id: "E2", what: "a token file that is a pipe, or 1 GiB (empty, gone, a directory: TestTokenFile)", run: tokens(tokenFile, "pipe", "1 GiB")},
-	{id: "E3", what: "a token with NUL or a line's end in it", run: tokens(tokenText, canary+"\x00"+canary, canary+"\n"+canary, canary+"\x7f")},
-	{id: "E4", what: "a token with the right to write", why: "nothing is ever written, so it is not known"},
-	{id: "E5", what: "a broken configuration read again", why: "there is no configuration file; the web configuration: E6"},
-	{id: "E6", what: "certificates, authority and passwords replaced during scrapes", run: webConfig},
-	{id: "E7", what: "quotes and worse in the names of database and measurements", tested: "TestTruth_otherNames, TestTruth"},
-	{id: "E8", what: "errors that hold the token", run: repeatsToken},
-}
-
-// Who asks us.
+// clientRows are faults of the clients of the exporter.
 var clientRows = []row{
 	{id: "F1", what: "400 and 5000 connections that never finish their header", run: func(t *testing.T, m *matrix) {
 		t.Run("400, 256 files", func(t *testing.T) { halfOpen(t, m, 400, "256") })
@@ -47,201 +31,18 @@ var clientRows = []row{
 	{id: "F2", what: "a body that never ends; an answer that nobody reads", run: slowClients},
 	{id: "F3", what: "1000 scrapers at once, three times", run: burst},
 	{id: "F4", what: "1000 scrapers that leave after 50 ms", run: leaving},
-	{id: "F5", what: "timeouts that are none", run: timeouts},
+	{id: "F5", what: "invalid scrape timeouts", run: timeouts},
 	{id: "F6", what: "long URLs, many parameters, smuggling (methods, paths: TestRoutes, FuzzRequest)", run: strangeRequests},
 	{id: "F7", what: "50 wrong passwords a second", run: wrongPasswords},
 	{id: "F8", what: "10,000 streams of HTTP/2 begun and reset (TLS and HTTP/2 on the plain port: FuzzRequest)", run: resetStreams},
-	{id: "F9", what: "/records with parameters that are none", tested: "TestRecords_refuses"},
+	{id: "F9", what: "/records with invalid parameters", tested: "TestRecords_refuses"},
 	{id: "F10", what: "100 at once for records far back", run: manyRecords},
-	{id: "F11", what: "scrapers of 1 s and 10 s in one run", tested: "TestFlight_lessTime"},
+	{id: "F11", what: "scrapers of 1 s and 10 s at once", tested: "TestBatch_joinable, TestHandler_otherDeadline"},
 	{id: "F12", what: "a panic in a query, the encoder, the records, the page", run: panics},
 }
 
-// tokens puts other things where the token of an exporter is read.
-func tokens(put func(file, what string) error, whats ...string) func(*testing.T, *matrix) {
-	return func(t *testing.T, m *matrix) {
-		s := m.subject
-		for _, what := range whats {
-			t.Run(fmt.Sprintf("%q", what), func(t *testing.T) {
-				must(t, os.Remove(s.token))
-				must(t, put(s.token, what))
-				m.front.set(raw(""), "/query", "/ping")
-				s.forgetPeak()
-				s.sees(t, seen{reason: "credentials", queries: all(), records: true, within: 2 * time.Second})
-				if asked, _ := m.front.set(nil); asked > 0 {
-					t.Errorf("%d requests were sent", asked)
-				}
-				putInPlace(t, s.token, canary)
-				s.recovers(t)
-			})
-		}
-	}
-}
-
-func tokenText(file, text string) error { return os.WriteFile(file, []byte(text), 0o600) }
-
-func tokenFile(file, what string) error {
-	if what == "pipe" {
-		return syscall.Mkfifo(file, 0o600)
-	}
-	return errors.Join(tokenText(file, canary), os.Truncate(file, 1<<30))
-}
-
-// repeatsToken puts the token that was sent into everything that an answer has.
-func repeatsToken(t *testing.T, m *matrix) {
-	anywhere := func(format string) script {
-		return func(conn *countingConn, r *http.Request) {
-			if strings.HasSuffix(r.Header.Get("Authorization"), canary) {
-				_, _ = io.WriteString(conn, strings.ReplaceAll(format, "TOKEN", canary))
-			}
-		}
-	}
-	start := func(text string) script { return anywhere("HTTP/1.1 " + text + "\r\n\r\n") }
-	body := func(text string) script { return anywhere(head200 + "\r\n" + text) }
-	asked := slices.Concat(
-		each(unauthorized, start, "401 TOKEN\r\n\r\nBearer TOKEN"), each(refused, start, "400 B\r\n\r\n"+`{"error":"TOKEN"}`),
-		each(serverError, start, "500 B\r\n\r\n"+`{"code":"x","message":"TOKEN"}`), each(redirected, start, "302 F\r\nLocation: http://TOKEN/"),
-		each(refused, body, `{"results":[{"error":"TOKEN"}]}`), each(malformed, body, "<html>TOKEN"), each(malformed, start, "200 OK\r\nContent-Encoding: TOKEN"),
-		each(unreachable, start, "TOKEN", "200 OK\r\nTOKEN", "200 OK\r\nContent-Length: TOKEN", "200 OK\r\nTransfer-Encoding: TOKEN"), each(unreachable, anywhere, "TOKEN\r\n\r\n"),
-	)
-	transport(asked)(t, m)
-	figures := each(malformed, body, value(`"TOKEN"`), table(`"time","TOKEN"`, "0,1"))
-	cases(figures, each(fails("malformed", "last_dump"), body, table(`"time","last"`, `"TOKEN","x"`)),
-		each(seen{queries: []string{"ping"}, repeats: true}, start, "204 N\r\nX-Influxdb-Version: 2.TOKEN"))(t, m)
-	t.Run("unasked", func(t *testing.T) { unasked(t, m) })
-	for _, c := range slices.Concat(asked, figures) { // what `check` prints
-		m.front.set(c.answer, sumColumns)
-		cmd := exec.Command(binary, "check", "--influx.url="+m.front.URL, "--influx.token-file="+m.subject.token)
-		cmd.Env = []string{}
-		output, _ := cmd.CombinedOutput()
-		if len(output) == 0 || strings.Contains(string(output), canary) {
-			t.Errorf("check, %s:\n%s", c.name, output)
-		}
-	}
-	m.front.set(nil)
-	cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", m.subject.proc.Pid()))
-	if err != nil || strings.Contains(string(cmdline), canary) {
-		t.Errorf("%v: %q", err, cmdline)
-	}
-}
-
-// unasked sends the token behind a whole response. No query may use that connection any more, as it would take this for
-// its response: those of the scrape have all been answered, and the next scrape begins when the exporter has closed it.
-func unasked(t *testing.T, m *matrix) {
-	s := m.subject
-	others := len(s.parse(t, s.metrics(t, patient).body)["memdump_query_success"].GetMetric()) - 1
-	over, closed := make(chan struct{}), make(chan struct{})
-	m.front.set(func(conn *countingConn, r *http.Request) {
-		defer close(closed)
-		for range others {
-			<-m.front.passed
-		}
-		ok(value("5"))(conn, r)
-		<-over
-		_ = conn.SetDeadline(time.Now().Add(patient * time.Second))
-		_, _ = io.WriteString(conn, "HTTP/1.1 200 "+canary+"\r\n\r\n")
-		if _, err := io.Copy(io.Discard, conn.TCPConn); err != nil {
-			t.Errorf("the exporter does not close the connection: %v", err)
-		}
-	}, sumColumns)
-	s.forgetPeak()
-	s.sees(t, sum(5))
-	close(over)
-	<-closed
-	m.front.set(nil)
-	s.recovers(t)
-}
-
-// The hashes of "first" and "second", of the least cost.
-const (
-	firstHash  = "$2a$04$dgr0F72/PLH3cK9GPgKeHOZ/a3fUh2fMCJZqSim17opohxKPYRYAi"
-	secondHash = "$2a$04$gq1noO1KZkiBaln4kPSf0O07k832BeGZwNnEqc1b9cA5FUzVs7/pa"
-)
-
-// guarded starts an exporter with a --web.config.file.
-func (m *matrix) guarded(t *testing.T, config string) (e *exporter, file string) {
-	t.Helper()
-	file = filepath.Join(t.TempDir(), "web.yml")
-	write(t, file, config)
-	return startExporter(t, nil, "--influx.url="+m.front.URL, "--web.config.file="+file), file
-}
-
-// as is the URL of the metrics, of a user.
-func (e *exporter) as(scheme, password string) string {
-	return strings.Replace(e.URL, "http://", scheme+"://u:"+password+"@", 1) + "/metrics"
-}
-
-// webConfig: exporter-toolkit's TLS, client certificates and passwords are in force, and
-// read again while scrapes go on.
-func webConfig(t *testing.T, m *matrix) {
-	dir := t.TempDir()
-	pair, clients := filepath.Join(dir, "pair"), filepath.Join(dir, "clients")
-	config := fmt.Sprintf("tls_server_config: {cert_file: %s, key_file: %s, client_auth_type: RequireAndVerifyClientCert, client_ca_file: %s}\nbasic_auth_users: {u: %%q}\n", pair, pair, clients)
-	ca, others := newAuthority(t), newAuthority(t)
-	// exporter-toolkit reads certificate and key one after the other: with another key, a
-	// handshake in between would fail.
-	ca.leaf = newKey(t)
-	certify := func(name string) {
-		cert, key := ca.issue(t, name)
-		putInPlace(t, pair, cert+key)
-	}
-	certify("first.example")
-	write(t, clients, ca.PEM)
-	e, file := m.guarded(t, fmt.Sprintf(config, firstHash))
-	pool := x509.NewCertPool()
-	pool.AddCert(ca.cert)
-	// name is the certificate's, empty for any.
-	scrape := func(name, password string, certs ...tls.Certificate) reply {
-		config := &tls.Config{Certificates: certs, RootCAs: pool, ServerName: name, InsecureSkipVerify: name == ""}
-		return ask(&http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: config}}, http.MethodGet, e.as("https", password))
-	}
-	good, foreign := ca.pair(t, "prometheus"), others.pair(t, "prometheus")
-	expect := func(what string, want int, password string, certs ...tls.Certificate) {
-		t.Helper()
-		if got := scrape("", password, certs...); got.status != want || got.whole() != (want == 200) {
-			t.Errorf("%s: HTTP %d, want %d; %v", what, got.status, want, got.err)
-		}
-	}
-	expect("no certificate", 0, "first")
-	expect("a certificate of others", 0, "first", foreign)
-	if r := get(t, e.URL+"/metrics", http.StatusBadRequest); !strings.Contains(r, "HTTPS server") {
-		t.Errorf("plain HTTP: %s", r)
-	}
-
-	ctx, stop := context.WithCancel(t.Context())
-	var scrapers sync.WaitGroup
-	for range 4 {
-		scrapers.Go(func() {
-			for ctx.Err() == nil {
-				expect("a scrape in between", 200, "first", good)
-			}
-		})
-	}
-	for i := range 20 {
-		name := fmt.Sprintf("cert-%d.example", i)
-		certify(name)
-		if got := scrape(name, "first", good); !got.whole() {
-			t.Errorf("HTTP %d from %s, %v", got.status, name, got.err)
-		}
-	}
-	stop()
-	scrapers.Wait()
-	putInPlace(t, file, fmt.Sprintf(config, secondHash))
-	expect("the old password", 401, "first", good)
-	expect("the new password", 200, "second", good)
-	putInPlace(t, clients, others.PEM)
-	expect("the old authority's", 0, "second", good)
-	expect("the new authority's", 200, "second", foreign)
-	putInPlace(t, file, "basic_auth_users: [")
-	if got := scrape("", "second", foreign); got.status == http.StatusOK {
-		t.Error("a broken configuration lets in")
-	}
-	putInPlace(t, file, fmt.Sprintf(config, secondHash))
-	expect("the configuration back", 200, "second", foreign)
-}
-
-// halfOpen holds so many connections on which a header has begun, each made anew when it
-// is closed, and scrapes a hundred times meanwhile.
+// halfOpen holds n connections with an unfinished header, reopens each that is closed, and scrapes a hundred times
+// meanwhile.
 func halfOpen(t *testing.T, m *matrix, n int, files string) {
 	s := m.start(t, []string{"sh", "-c", "ulimit -n " + files + `; exec "$@"`, "sh"}, m.front.URL)
 	ctx, stop := context.WithCancel(t.Context())
@@ -276,7 +77,8 @@ func halfOpen(t *testing.T, m *matrix, n int, files string) {
 		}
 		slowest = max(slowest, got.took)
 	}
-	m.note("%d half-open (%d made): %d of %d scrapes answered, the slowest in %v", n, opened.Load(), answered, scrapes, slowest.Round(time.Millisecond))
+	m.note("%d half-open (%d made): %d of %d scrapes answered, the slowest in %v",
+		n, opened.Load(), answered, scrapes, slowest.Round(time.Millisecond))
 	if answered < scrapes*99/100 {
 		t.Errorf("%d of %d scrapes answered", answered, scrapes)
 	}
@@ -287,7 +89,7 @@ func halfOpen(t *testing.T, m *matrix, n int, files string) {
 	s.sees(t, seen{})
 }
 
-// dripped says one thing each tenth of a second until the other side has closed.
+// dripped writes a text each tenth of a second until the other side has closed the connection.
 func dripped(t *testing.T, conn net.Conn, one string) time.Duration {
 	t.Helper()
 	drip := time.NewTicker(100 * time.Millisecond)
@@ -310,20 +112,20 @@ func slowClients(t *testing.T, m *matrix) {
 		t.Errorf("POST: %v, %v", resp, err)
 	}
 	dripped(t, conn, "x")
-	// As long an answer as there can be, in small windows, of which nothing is read.
+	// The longest responses, into a small receive buffer that is not read.
 	request := "GET /records?limit=10000 HTTP/1.1\r\nHost: x\r\nX-Prometheus-Scrape-Timeout-Seconds: 2\r\n\r\n"
 	conn, _ = s.dial(t, "")
 	_ = conn.(*net.TCPConn).SetReadBuffer(4 << 10)
 	_, _ = io.WriteString(conn, strings.Repeat(request, 20)) // more than the kernel holds
 	_ = conn.SetDeadline(time.Now().Add(15 * time.Second))
-	m.note("who does not read was cut off after %v", dripped(t, conn, "\n").Round(time.Second/10))
+	m.note("a client that does not read was disconnected after %v", dripped(t, conn, "\n").Round(time.Second/10))
 	s.recovers(t)
 }
 
 func burst(t *testing.T, m *matrix) {
 	s := m.start(t, nil, m.front.URL)
 	m.front.set(func(conn *countingConn, r *http.Request) {
-		time.Sleep(200 * time.Millisecond) // what a collection takes
+		pause(t.Context(), 200*time.Millisecond) // how long a batch takes
 		ok(m.sum())(conn, r)
 	}, sumColumns)
 	const scrapers = 1000
@@ -356,7 +158,7 @@ func leaving(t *testing.T, m *matrix) {
 	for range 1000 {
 		scrapers.Go(func() {
 			conn, _ := s.dial(t, "GET /metrics HTTP/1.1\r\nHost: x\r\nX-Prometheus-Scrape-Timeout-Seconds: 30\r\n\r\n")
-			time.Sleep(50 * time.Millisecond) // how long it waits
+			pause(t.Context(), 50*time.Millisecond) // the scraper's own timeout
 			conn.Close()
 		})
 	}
@@ -379,12 +181,13 @@ func timeouts(t *testing.T, m *matrix) {
 			t.Errorf("%q: HTTP %d after %v, whole: %v", text, got.status, got.took, got.whole())
 		}
 	}
-	s.send(t, "a hundred", "GET /metrics HTTP/1.1\r\nHost: x\r\n"+strings.Repeat("X-Prometheus-Scrape-Timeout-Seconds: 2\r\n", 100)+"\r\n", 200)
+	hundred := strings.Repeat(timeoutHeader+": 2\r\n", 100)
+	s.send(t, "a hundred", "GET /metrics HTTP/1.1\r\nHost: x\r\n"+hundred+"\r\n", 200)
 	s.recount(t, s.metrics(t, announced))
 	s.recovers(t)
 }
 
-// send says something on a connection of its own, and wants one of the statuses.
+// send sends a request on a connection of its own, and checks that the status is one of those.
 func (s *subject) send(t *testing.T, what, request string, want ...int) {
 	t.Helper()
 	conn, in := s.dial(t, request)
@@ -499,15 +302,17 @@ func manyRecords(t *testing.T, m *matrix) {
 	s.recovers(t)
 }
 
-// panics: a defect in a place where a request can meet one fails that request alone.
+// panics: a panic fails the request that meets it, and no other.
 func panics(t *testing.T, m *matrix) {
 	const panicIf = "if %s { panic(`own defect`) };"
 	header := fmt.Sprintf(panicIf, `r.Header.Get("X-Defect") != ""`)
 	bad := filepath.Join(t.TempDir(), name)
 	cmd := exec.Command("go", "build", "-overlay="+overlay(t, map[string][2]string{
-		"../../collector/handler.go":         {"registry := prometheus.NewRegistry()\n", fmt.Sprintf(panicIf, `strings.Contains(key.names, "defect")`)},
+		"../../collector/handler.go": {
+			"registry := prometheus.NewRegistry()\n", fmt.Sprintf(panicIf, `strings.Contains(key.names, "defect")`),
+		},
 		"../../collector/records/handler.go": {"timeout := c.Timeout(r.Header)\n", header},
-		"page.go":                            {"o, err := p.overview(r.Context())\n", header},
+		"page/page.go":                       {"data := h.fetch(r.Context())\n", header},
 		"../../collector/metrics.go":         {"n, err := count(row, \"count\")\n", fmt.Sprintf(panicIf, `n, _ := row.Int64("count"); n == 13`)},
 	}), "-o", bad, ".")
 	if output, err := cmd.CombinedOutput(); err != nil {
@@ -554,32 +359,4 @@ func overlay(t *testing.T, inserts map[string][2]string) (file string) {
 	file = filepath.Join(dir, "overlay.json")
 	write(t, file, string(text))
 	return file
-}
-
-// slow starts an exporter on a database with so many dumped VMs that the real InfluxDB takes a
-// while for a query.
-func (m *matrix) slow(t *testing.T) *subject {
-	t.Helper()
-	const database = "slow"
-	h := &influxtest.History{}
-	now := time.Now()
-	h.Add(sample("1", now.Add(-time.Minute), map[string]any{"cpu": 1.0}))
-	for i := range 30_000 {
-		h.Add(dump(fmt.Sprint("vm-", i), now.Add(-time.Duration(i)*time.Minute), first(int64(i))))
-	}
-	m.server.MustStore(t, database, h)
-	return &subject{exporter: startExporter(t, nil, "--influx.url="+m.server.URL, "--influx.db="+database), history: h}
-}
-
-// becomesIdle waits until InfluxDB runs no query with a part, by its own account.
-func (m *matrix) becomesIdle(t *testing.T, part string) {
-	t.Helper()
-	took := until(t, time.Second, "InfluxDB is idle", func() error {
-		got := ask(nil, http.MethodGet, m.server.URL+"/query?q=SHOW+QUERIES")
-		if !strings.Contains(got.body, "SHOW QUERIES") || strings.Contains(strings.ToLower(got.body), part) {
-			return fmt.Errorf("it runs %.300s", got.body)
-		}
-		return nil
-	})
-	m.note("idle after %v", took.Round(time.Millisecond))
 }

@@ -16,22 +16,21 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	toxiproxy "github.com/Shopify/toxiproxy/v2"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"memdump_exporter/influx/influxtest"
 )
 
-// row is one fault of the matrix: what can go wrong around the exporter, and what /metrics
-// must then show.
+// row is one fault of the matrix, and what /metrics must then show.
 type row struct {
 	id, what string
 	run      func(*testing.T, *matrix)
-	// Without run: where else it is tested, or why it does not apply here.
+	// Without run: the tests that cover it, or why it does not apply.
 	tested, why string
 }
 
@@ -42,14 +41,15 @@ func rows() []row {
 
 const (
 	rowsInAll = 94
-	// canary is the token that is sent to InfluxDB. It must not come out anywhere.
+	// canary is the token that is sent to InfluxDB. It must not appear in any output.
 	canary = "canary-9f2c81d4"
-	// announced is the scrapers' timeout, in seconds.
+	// announced is the scrape timeout of most scrapes, in seconds.
 	announced = 3
 	// moreMiB is how much more memory than idle a fault may cost, in MiB.
 	moreMiB = 24
-	// maxTaken is how much of a response may be taken from its writer, in bytes: the largest
-	// limit of a response, and what the kernel buffers.
+	// maxBytesPerVM is how much more memory a scrape may cost for each dumped VM, in bytes.
+	maxBytesPerVM = 200
+	// maxTaken limits how much of a response is read, in bytes: the largest limit of a response, and the kernel's buffers.
 	maxTaken = (96 + 16) << 20
 )
 
@@ -76,7 +76,7 @@ func TestFaults(t *testing.T) {
 			}) {
 				result = "FAILED"
 			}
-			if !ran { // not asked for with -run
+			if !ran { // not selected by -run
 				continue
 			}
 			if m.subject.peak > 0 {
@@ -97,15 +97,36 @@ func TestFaults(t *testing.T) {
 	fmt.Println()
 }
 
-// matrix is what the rows share: one exporter before one InfluxDB, through all of them.
+// TestFaults_elsewhere: each test that a row names, and each subtest, exists.
+func TestFaults_elsewhere(t *testing.T) {
+	code := sources(t, "*_test.go", "../../collector/*_test.go", "../../collector/*/*_test.go", "../../influx/*_test.go")
+	names := regexp.MustCompile(`((?:Test|Fuzz)[\w]+)(?:/([^ ;,)]+))?`)
+	checked := 0
+	for _, r := range rows() {
+		for _, name := range names.FindAllStringSubmatch(r.what+" "+r.tested+" "+r.why, -1) {
+			checked++
+			if !strings.Contains(code, "\nfunc "+name[1]+"(") {
+				t.Errorf("%s: there is no test %s", r.id, name[1])
+			}
+			if sub := strings.ReplaceAll(name[2], "_", " "); sub != "" && !strings.Contains(code, strconv.Quote(sub)) {
+				t.Errorf("%s: %s has no subtest %q", r.id, name[1], sub)
+			}
+		}
+	}
+	if checked < 15 {
+		t.Errorf("only %d names found", checked)
+	}
+}
+
+// matrix is what the rows share: one exporter and one InfluxDB, for all of them.
 type matrix struct {
 	server  *influxtest.Server
 	history *influxtest.History
 	front   *front
-	toxic   *toxiproxy.Proxy // another way to InfluxDB
-	subject *subject         // behind front; the next one where a fault ends its full queries
-	t       *testing.T       // of the whole matrix
-	left    string           // why a row could not be tried
+	toxic   *toxicProxy // another way to InfluxDB
+	subject *subject    // behind front; the next one where a fault ends its full queries
+	t       *testing.T  // of the whole matrix
+	left    string      // why a row could not be tried
 	remarks []string
 }
 
@@ -118,13 +139,13 @@ func newMatrix(t *testing.T) *matrix {
 	return m
 }
 
-// note is said beside the row's result.
+// note adds a remark to the row's result.
 func (m *matrix) note(format string, args ...any) {
 	m.remarks = append(m.remarks, fmt.Sprintf(format, args...))
 }
 
-// own is how a command runs in a namespace of its own. The row is left out where this
-// machine does not let it.
+// own returns a command that runs "$@" in a namespace of its own. Where this machine does not allow that, the row is
+// skipped and printed as not tried.
 func (m *matrix) own(t *testing.T, namespace, script string, args ...string) []string {
 	command := append([]string{"unshare", "--map-root-user", namespace, "sh", "-c", script + ` && exec "$@"`, "sh"}, args...)
 	if output, err := exec.Command(command[0], append(command[1:], "true")...).CombinedOutput(); err != nil {
@@ -134,10 +155,10 @@ func (m *matrix) own(t *testing.T, namespace, script string, args ...string) []s
 	return command
 }
 
-// subject is an exporter that is looked at from all sides.
+// subject is an exporter whose metrics, log, memory, files and goroutines are checked.
 type subject struct {
 	*exporter
-	history    *influxtest.History // what it should tell of
+	history    *influxtest.History // what its metrics are true of
 	token      string              // file
 	goroutines float64             // when idle, as files and MiB
 	files      int
@@ -147,19 +168,24 @@ type subject struct {
 	logged     int
 }
 
-// renew starts a subject anew where a fault has made it use its history: later rows expect a
-// request for each query, over all time.
+// renew restarts the subject where a fault has made it use its history: later rows expect one request for each query.
 func (m *matrix) renew() {
 	m.t.Helper()
 	ranges := m.subject.parse(m.t, m.subject.metrics(m.t, patient).body).gauges("memdump_query_ranges")
 	if slices.Max(slices.Collect(maps.Values(ranges))) > 1 {
-		must(m.t, m.subject.proc.Stop())
-		m.subject = m.start(m.t, nil, m.front.URL)
+		m.replace()
 	}
 }
 
-// start starts an exporter of that InfluxDB, by a command that runs "$@", such as nice, or
-// none; it fetches everything once before it measures what the exporter is like when idle.
+// replace restarts the subject.
+func (m *matrix) replace() {
+	m.t.Helper()
+	must(m.t, m.subject.proc.Stop())
+	m.subject = m.start(m.t, nil, m.front.URL)
+}
+
+// start starts an exporter of that InfluxDB, by a command that runs "$@", such as nice, or by none. It requests each
+// route before it measures the idle exporter.
 func (m *matrix) start(t *testing.T, by []string, influxdb string, args ...string) *subject {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "token")
@@ -183,7 +209,7 @@ func (s *subject) measure(t *testing.T) {
 	s.goroutines, s.files, s.idle = now.value("go_goroutines"), s.openFiles(t), s.peakMiB(t)
 }
 
-// recount counts failures from an answer on.
+// recount counts failures from a response on.
 func (s *subject) recount(t *testing.T, got reply) families {
 	t.Helper()
 	found := s.parse(t, got.body)
@@ -191,16 +217,16 @@ func (s *subject) recount(t *testing.T, got reply) families {
 	return found
 }
 
-// fetch asks on a connection of its own; header is a list of names and values.
+// fetch sends a request on a connection of its own; header is a list of names and values.
 func (s *subject) fetch(t *testing.T, path string, header ...string) reply {
 	r := ask(nil, http.MethodGet, s.URL+path, append([]string{timeoutHeader, fmt.Sprint(announced)}, header...)...)
 	if strings.Contains(r.body+fmt.Sprint(r.header), canary) {
-		t.Errorf("the token is in the answer to %s:\n%s", path, r.body)
+		t.Errorf("the token is in the response of %s:\n%s", path, r.body)
 	}
 	return r
 }
 
-// metrics scrapes with so many seconds' patience.
+// metrics scrapes with a timeout.
 func (s *subject) metrics(t *testing.T, seconds any) reply {
 	return s.fetch(t, "/metrics", timeoutHeader, fmt.Sprint(seconds))
 }
@@ -209,7 +235,7 @@ func (s *subject) patiently(t *testing.T) func() reply {
 	return func() reply { return s.metrics(t, patient) }
 }
 
-// parse reads an exposition, and has it judged by promlint.
+// parse reads an exposition, and checks it with promlint.
 func (s *subject) parse(t *testing.T, text string) families {
 	t.Helper()
 	found, err := parseText(text)
@@ -220,25 +246,7 @@ func (s *subject) parse(t *testing.T, text string) families {
 	return found
 }
 
-// seen is what must be seen of a fault during one scrape.
-type seen struct {
-	reason  string         // for which the queries fail; empty: none may
-	queries []string       // that meet the fault; nil: compressed_bytes
-	change  func(expected) // of the truth
-	within  time.Duration  // 0: the scraper's timeout
-	timeout int            // that, in seconds; 0: announced
-	records bool           // /records must fail, too
-	repeats bool           // net/http may send the request again, on another connection, where nothing came
-}
-
-// splits reports whether the fault makes the exporter try shorter time ranges.
-func (want seen) splits() bool { return want.reason == "timeout" || want.reason == "too_large" }
-
-func fails(reason string, queries ...string) seen { return seen{reason: reason, queries: queries} }
-
-func all() []string { return slices.Sorted(maps.Keys(metricsOf)) }
-
-// sees makes a scrape while something is wrong.
+// sees scrapes during a fault.
 func (s *subject) sees(t *testing.T, want seen) reply {
 	t.Helper()
 	records := make(chan reply, 1)
@@ -261,7 +269,7 @@ func (s *subject) sees(t *testing.T, want seen) reply {
 	return got
 }
 
-// holds compares an answer with what must be seen.
+// holds compares a response with what must be seen.
 func (s *subject) holds(t *testing.T, want seen, got reply) {
 	t.Helper()
 	if got.err != nil || got.status != http.StatusOK {
@@ -287,13 +295,6 @@ func (s *subject) holds(t *testing.T, want seen, got reply) {
 	}
 }
 
-func (want seen) of() []string {
-	if want.queries == nil {
-		return []string{"compressed_bytes"}
-	}
-	return want.queries
-}
-
 // trueOrAbsent checks that each metric of a response is the one or the other.
 func (s *subject) trueOrAbsent(t *testing.T, got reply) {
 	t.Helper()
@@ -305,8 +306,14 @@ func (s *subject) trueOrAbsent(t *testing.T, got reply) {
 	}
 }
 
-// recovers makes sure that nothing of a fault is left.
+// recovers checks that a fault has left nothing behind.
 func (s *subject) recovers(t *testing.T) {
+	t.Helper()
+	s.recoversWithin(t, moreMiB)
+}
+
+// recoversWithin does that after a fault that may cost more memory, in MiB.
+func (s *subject) recoversWithin(t *testing.T, mib float64) {
 	t.Helper()
 	s.sees(t, seen{})
 	open := s.fetch(t, "/metrics", "Accept", "application/openmetrics-text; version=1.0.0")
@@ -321,7 +328,7 @@ func (s *subject) recovers(t *testing.T) {
 		t.Errorf("the page: HTTP %d, %v", page.status, page.err)
 	}
 	s.settles(t)
-	if s.peak = max(s.peak, s.peakMiB(t)); s.peak > s.idle+moreMiB {
+	if s.peak = max(s.peak, s.peakMiB(t)); s.peak > s.idle+mib {
 		t.Errorf("peak memory %.1f MiB, %.1f MiB when idle", s.peak, s.idle)
 	}
 	log := s.Logs()[s.logged:]
@@ -336,11 +343,10 @@ func (s *subject) recovers(t *testing.T) {
 	}
 }
 
-// settles waits until goroutines and open files are as they were when idle, with two
-// more of the connections to InfluxDB that are kept.
+// settles waits until goroutines and open files are as when idle, with two more idle connections to InfluxDB.
 func (s *subject) settles(t *testing.T) {
 	t.Helper()
-	until(t, 2*time.Second, "all is given back", func() error {
+	until(t, 2*time.Second, "goroutines and files are released", func() error {
 		files, goroutines := s.openFiles(t), s.parse(t, s.metrics(t, patient).body).value("go_goroutines")
 		if files > s.files+2 || goroutines > s.goroutines+4 {
 			return fmt.Errorf("%d open files and %v goroutines, %d and %v when idle", files, goroutines, s.files, s.goroutines)
@@ -349,152 +355,18 @@ func (s *subject) settles(t *testing.T) {
 	})
 }
 
-// forgetPeak makes the peak of memory begin anew. Where that is not allowed, it is that of
-// all rows so far.
+// forgetPeak resets the peak of memory. Where that is not allowed, the peak is that of all rows so far.
 func (s *subject) forgetPeak() {
 	_ = os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", s.proc.Pid()), []byte("5"), 0)
 }
 
-// dial opens a connection to the exporter, until the test ends, and says something.
-func (s *subject) dial(t *testing.T, said string) (net.Conn, *bufio.Reader) {
+// dial opens a connection to the exporter, until the test ends, and sends a text.
+func (s *subject) dial(t *testing.T, text string) (net.Conn, *bufio.Reader) {
 	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))
 	must(t, err)
 	t.Cleanup(func() { conn.Close() })
 	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
-	go io.WriteString(conn, said)
+	go io.WriteString(conn, text)
 	return conn, bufio.NewReader(conn)
-}
-
-// oneCase is one form of a row's fault.
-type oneCase struct {
-	name   string
-	answer script
-	seen
-}
-
-// statementOf is a part of each query's statement that no other has.
-var statementOf = map[string]string{
-	"compressed_bytes": sumColumns, "dumped_vms": `AS "newest" FROM`, "duration_mean": `SUM("duration_sec"::field) AS "sum"`,
-	"last_dump": `AS "last" FROM`, "monitored_vms": `SELECT *::field FROM`,
-	"records": `"dump_path"`, "ping": "/ping",
-}
-
-// cases respond to one statement of a scrape as no InfluxDB should, and to the others truly.
-func cases(groups ...[]oneCase) func(*testing.T, *matrix) {
-	return func(t *testing.T, m *matrix) {
-		for _, c := range slices.Concat(groups...) {
-			t.Run(c.name, func(t *testing.T) {
-				var on []string
-				for _, query := range c.of() {
-					on = append(on, statementOf[query])
-				}
-				if c.records {
-					on = append(on, statementOf["records"])
-				}
-				m.subject.forgetPeak()
-				m.front.set(c.answer, on...)
-				m.subject.sees(t, c.seen)
-				asked, sent := m.front.set(nil)
-				if again := c.repeats || c.records || c.splits(); asked < len(on) || !again && asked > len(on) {
-					t.Errorf("%d requests, want %d", asked, len(on))
-				}
-				if sent > maxTaken {
-					t.Errorf("%d bytes of the response were taken", sent)
-				}
-				m.subject.recovers(t)
-				m.renew()
-			})
-		}
-	}
-}
-
-// transport are cases of what happens below the answer: the records meet it, too.
-func transport(groups ...[]oneCase) func(*testing.T, *matrix) {
-	list := slices.Concat(groups...)
-	for i := range list {
-		list[i].records = list[i].reason != ""
-	}
-	return cases(list)
-}
-
-// raw answers with bytes.
-func raw(bytes string) script {
-	return func(conn *countingConn, _ *http.Request) { _, _ = io.WriteString(conn, bytes) }
-}
-
-// whole is an answer as HTTP wants it, around a body.
-func whole(body string) string {
-	return fmt.Sprintf("%sContent-Length: %d\r\n\r\n%s", head200, len(body), body)
-}
-
-func ok(body string) script { return raw(whole(body)) }
-
-// table is a response of one row; value is one with the sum of compressed bytes.
-func table(columns, row string) string {
-	return `{"results":[{"statement_id":0,"series":[{"name":"mem_dumps","columns":[` + columns + `],"values":[[` + row + `]]}]}]}`
-}
-
-func value(v string) string { return table(`"time","compressed"`, "0,"+v) }
-
-// sum is the true one.
-func (m *matrix) sum() string { return value(fmt.Sprint(m.history.Truth(0, 0).CompressedBytes)) }
-
-// endless writes a head and then the same again and again, up to 10 GiB.
-func endless(head, again string) script {
-	const whole = 10 << 30
-	again = strings.Repeat(again, 1+(64<<10)/len(again))
-	return func(conn *countingConn, _ *http.Request) {
-		_, err := io.WriteString(conn, head)
-		for err == nil && conn.sent < whole {
-			_, err = io.WriteString(conn, again)
-		}
-	}
-}
-
-// drip says one thing each fifth of a second, until the exporter leaves.
-func drip(head, one string) script {
-	return func(conn *countingConn, _ *http.Request) {
-		_, err := io.WriteString(conn, head)
-		for tick := time.NewTicker(200 * time.Millisecond); err == nil; <-tick.C {
-			_, err = io.WriteString(conn, one)
-		}
-	}
-}
-
-// through carries one question to InfluxDB by the proxy with toxics, and the answer back.
-func (m *matrix) through(conn *countingConn, r *http.Request) {
-	r.Close = true
-	m.carry(conn, r)
-}
-
-// carry does that until either side leaves.
-func (m *matrix) carry(conn *countingConn, r *http.Request) {
-	up, err := net.Dial("tcp", m.toxic.Listen)
-	if err != nil {
-		return
-	}
-	defer up.Close()
-	if r.Write(up) != nil {
-		return
-	}
-	go func() {
-		_, _ = io.Copy(io.Discard, conn.TCPConn)
-		up.Close()
-	}()
-	if _, err := io.Copy(conn.TCPConn, up); err != nil {
-		_ = conn.SetLinger(0) // as it was reset
-	}
-}
-
-// poison adds a toxic until the test ends.
-func (m *matrix) poison(t *testing.T, kind, attributes string) {
-	t.Helper()
-	remove, err := poison(m.toxic, kind, attributes)
-	must(t, err)
-	t.Cleanup(func() {
-		if err := remove(); err != nil {
-			t.Error(err)
-		}
-	})
 }

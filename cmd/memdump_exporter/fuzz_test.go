@@ -20,10 +20,13 @@ func FuzzRequest(f *testing.F) {
 		"GET /records?limit=1;DROP HTTP/1.1\r\nHost: x\r\n\r\nGET /-/ready HTTP/1.1\r\nHost: y\r\n\r\n",
 		"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET",
 		"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "GET /../..//metrics HTTP/1.1\r\nHost: x\r\n\r\n",
-		"HEAD /openapi.json HTTP/1.1\r\nHost: x\r\nAccept: */*\r\n\r\n", "CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n", "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
+		"HEAD /openapi.json HTTP/1.1\r\nHost: x\r\nAccept: */*\r\n\r\n",
+		"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n", "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
 		"GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: application/openmetrics-text\r\nAccept-Encoding: gzip, zstd\r\nExpect: 100-continue\r\n\r\n",
-		"X /!\"$%ff HTTP/1.1\r\nHost: x\r\nUser-Agent: /!\r\n\r\n", "TRACE /[`{ HTTP/1.1\r\nHost: x\r\n\r\n", strings.Repeat("\x00", 20_000) + "\r\n\r\n",
-		"GET /api/memory-dumps/records?vmid=%00 HTTP/1.1\r\nHost: x\r\n\r\n", "GET /" + strings.Repeat("a", 17<<10) + " HTTP/1.1\r\nHost: x\r\n\r\n",
+		"X /!\"$%ff HTTP/1.1\r\nHost: x\r\nUser-Agent: /!\r\n\r\n", "TRACE /[`{ HTTP/1.1\r\nHost: x\r\n\r\n",
+		strings.Repeat("\x00", 20_000) + "\r\n\r\n",
+		"GET /api/memory-dumps/records?vmid=%00 HTTP/1.1\r\nHost: x\r\n\r\n",
+		"GET /" + strings.Repeat("a", 17<<10) + " HTTP/1.1\r\nHost: x\r\n\r\n",
 	} {
 		f.Add([]byte(raw))
 	}

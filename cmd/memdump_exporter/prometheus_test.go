@@ -39,7 +39,8 @@ func newStorage(t *testing.T, samples, scrapeConfigs string) storage {
 	rules, err := filepath.Abs("../../dashboards/alerts.yaml")
 	must(t, err)
 	s := storage{config: filepath.Join(dir, "prometheus.yml"), data: filepath.Join(dir, "data")}
-	write(t, s.config, fmt.Sprintf("global: {scrape_interval: 2s, scrape_timeout: 2s, evaluation_interval: 1s}\nrule_files: [%q]\nscrape_configs:\n%s", rules, scrapeConfigs))
+	const config = "global: {scrape_interval: 2s, scrape_timeout: 2s, evaluation_interval: 1s}\nrule_files: [%q]\nscrape_configs:\n%s"
+	write(t, s.config, fmt.Sprintf(config, rules, scrapeConfigs))
 	past := filepath.Join(dir, "past.txt")
 	write(t, past, samples+"# EOF\n")
 	s.add(t, past)
@@ -145,7 +146,8 @@ func (p scraper) query(t *testing.T, expr string, at time.Time) []series {
 
 func (p scraper) queryRange(t *testing.T, expr string, end time.Time) []series {
 	t.Helper()
-	return p.answer(t, "query_range", url.Values{"query": {expr}, "start": {stamp(end.Add(-5 * time.Minute))}, "end": {stamp(end)}, "step": {"15"}})
+	start := end.Add(-5 * time.Minute)
+	return p.answer(t, "query_range", url.Values{"query": {expr}, "start": {stamp(start)}, "end": {stamp(end)}, "step": {"15"}})
 }
 
 func (p scraper) answer(t *testing.T, path string, parameters url.Values) []series {
@@ -493,7 +495,9 @@ func TestPrometheus(t *testing.T) {
 	}
 	alerts = p.alerts(t, time.Now())
 	view{"MemdumpInfluxDBUnreadable": once("0"), "MemdumpExporterDown": {b: "0"}}.holds(t, "away", "instance", alerts)
-	for _, alert := range []string{"MemdumpNoRecentDump", "MemdumpDumpsDisappeared", "MemdumpVMsNotDumped", "MemdumpLastDumpInFuture", "MemdumpScrapeNearTimeout"} {
+	for _, alert := range []string{
+		"MemdumpNoRecentDump", "MemdumpDumpsDisappeared", "MemdumpVMsNotDumped", "MemdumpLastDumpInFuture", "MemdumpScrapeNearTimeout",
+	} {
 		if s := alerts[alert]; len(s) > 0 {
 			t.Errorf("away: %s: %v", alert, s)
 		}
@@ -541,7 +545,8 @@ func TestPrometheus_backfill(t *testing.T) {
 	from := now.Add(-400 * time.Hour).Truncate(5 * time.Minute)
 	to := now.Add(-3*time.Hour - 5*time.Minute).Truncate(5 * time.Minute)
 	file := filepath.Join(t.TempDir(), "history")
-	must(t, run(t.Context(), []string{"--influx.url=" + server.URL, "backfill", fmt.Sprint("--from=", from.Unix()), "--label=job=memdump", "--label=instance=here:10147",
+	must(t, run(t.Context(), []string{"--influx.url=" + server.URL, "backfill", fmt.Sprint("--from=", from.Unix()),
+		"--label=job=memdump", "--label=instance=here:10147",
 		"--output=" + file}, io.Discard, io.Discard))
 	s.add(t, file)
 	p = s.start(t)
@@ -569,7 +574,8 @@ func TestPrometheus_backfill(t *testing.T) {
 	// What the default end of a backfill is for.
 	must(t, p.proc.Stop())
 	recent := time.Now().Unix()
-	must(t, run(t.Context(), []string{"--influx.url=" + server.URL, "backfill", fmt.Sprint("--from=", recent-3600), fmt.Sprint("--to=", recent), "--allow-recent",
+	must(t, run(t.Context(), []string{"--influx.url=" + server.URL, "backfill",
+		fmt.Sprint("--from=", recent-3600), fmt.Sprint("--to=", recent), "--allow-recent",
 		"--output=" + file + "2"}, io.Discard, io.Discard))
 	s.add(t, file+"2")
 	p = s.start(t)
@@ -604,7 +610,8 @@ func (p scraper) lines(t *testing.T, metric string, from, to time.Time) string {
 			Values [][2]any
 		}
 	}
-	p.ask(t, "query_range", url.Values{"query": {metric + `{job="memdump"}`}, "start": {stamp(from)}, "end": {stamp(to)}, "step": {"5m"}}, &data)
+	query := metric + `{job="memdump"}`
+	p.ask(t, "query_range", url.Values{"query": {query}, "start": {stamp(from)}, "end": {stamp(to)}, "step": {"5m"}}, &data)
 	if len(data.Result) != 1 {
 		t.Fatalf("%s: %d series, want one", metric, len(data.Result))
 	}
@@ -633,7 +640,9 @@ func TestPrometheus_filtered(t *testing.T) {
 	here := map[string]*exporter{"here": e}
 	const interval = ", scrape_interval: 2s, scrape_timeout: 2s"
 	configs := scrapes("memdump", here, interval)
-	names := []string{"memdump_up", "memdump_dumps", "memdump_dumped_domains", "memdump_last_dump_timestamp_seconds", "go_goroutines", "memdump_panics_total"}
+	names := []string{
+		"memdump_up", "memdump_dumps", "memdump_dumped_domains", "memdump_last_dump_timestamp_seconds", "go_goroutines", "memdump_panics_total",
+	}
 	for i, name := range names {
 		configs += scrapes(fmt.Sprint("filtered", i), here, fmt.Sprintf(`, params: {"name[]": [%s]}%s`, name, interval))
 	}
@@ -652,7 +661,8 @@ func TestPrometheus_filtered(t *testing.T) {
 	}
 	plain := one(`count_over_time(up{job="memdump"}` + over + `)`)
 	whole := one(`sum_over_time(memdump_up{job="memdump"}` + over + `)`)
-	least, most := one(`min_over_time(scrape_samples_scraped{job="memdump"}`+over+`)`), one(`max_over_time(scrape_samples_scraped{job="memdump"}`+over+`)`)
+	samples := `scrape_samples_scraped{job="memdump"}` + over
+	least, most := one("min_over_time("+samples+")"), one("max_over_time("+samples+")")
 	joined := one(`max_over_time(memdump_scrapes_joined_total{job="memdump"}` + over + `)`)
 	t.Logf("%v plain scrapes, %v whole, of %v to %v samples; %v scrapes shared the queries of another", plain, whole, least, most, joined)
 	if whole != plain || plain < filteredDuration.Seconds()/4 {

@@ -17,8 +17,8 @@ var update = flag.Bool("update", false, "rewrite the README's tables of metrics 
 
 const readme = "../../README.md"
 
-// TestREADME_metrics holds the table of metrics against what /metrics says, and that
-// against what has been promised.
+// TestREADME_metrics compares the table of metrics with /metrics, and /metrics with
+// testdata/metrics.golden.
 func TestREADME_metrics(t *testing.T) {
 	server := influxdb.Server(t)
 	server.MustStore(t, "vmstats", influxtest.Believable(2, time.Now()))
@@ -65,7 +65,8 @@ func holdPromises(t *testing.T, served map[string]string) map[string]string {
 		if served[name] == signature {
 			stability[name] = level
 		} else if level == "stable" && !saysRemoved(string(changes), name) {
-			t.Errorf("%s was promised with %q and is now served with %q: a metric that is stable stays as it is, or CHANGELOG.md names it under Removed", name, signature, served[name])
+			t.Errorf("%s is served with %q, and was promised with %q: a stable metric does not change, or CHANGELOG.md names it under Removed",
+				name, served[name], signature)
 		}
 	}
 	if t.Failed() {
@@ -83,12 +84,13 @@ func holdPromises(t *testing.T, served map[string]string) map[string]string {
 	case *update:
 		must(t, os.WriteFile(golden, []byte(want.String()), 0o644))
 	default:
-		t.Errorf("%s is not what the exporter serves (go test ./cmd/memdump_exporter -update mends it)\n got:\n%s\nwant:\n%s", golden, text, want.String())
+		t.Errorf("%s is not what the exporter serves (go test ./cmd/memdump_exporter -update rewrites it)\n got:\n%s\nwant:\n%s",
+			golden, text, want.String())
 	}
 	return stability
 }
 
-// saysRemoved tells whether a section "Removed" of the changelog names the metric.
+// saysRemoved reports whether a section "Removed" of the changelog names the metric.
 func saysRemoved(changelog, name string) bool {
 	for _, section := range strings.Split(changelog, "\n##")[1:] { // "## version" and "### Removed" alike
 		if strings.HasPrefix(section, "# Removed\n") && strings.Contains(section, "`"+name+"`") {
@@ -98,7 +100,7 @@ func saysRemoved(changelog, name string) bool {
 	return false
 }
 
-// TestREADME_flags holds the table of flags against what --help is made of.
+// TestREADME_flags compares the table of flags with the flags of the program.
 func TestREADME_flags(t *testing.T) {
 	var o options
 	table := "| flag | variable | default | meaning |\n| --- | --- | --- | --- |\n"
@@ -118,7 +120,7 @@ func TestREADME_flags(t *testing.T) {
 	holdTable(t, "flags", table)
 }
 
-// holdTable compares what stands between two comments of the README with the table.
+// holdTable compares the table between two comments of the README with the one that it should be.
 func holdTable(t *testing.T, name, table string) {
 	t.Helper()
 	text, err := os.ReadFile(readme)
@@ -136,5 +138,6 @@ func holdTable(t *testing.T, name, table string) {
 		must(t, os.WriteFile(readme, []byte(before+begin+table+end+after), 0o644))
 		return
 	}
-	t.Errorf("README.md: the table of %s is not the code's (go test ./cmd/memdump_exporter -update mends it)\n got:\n%s\nwant:\n%s", name, stands, table)
+	t.Errorf("README.md: the table of %s is not the code's (go test ./cmd/memdump_exporter -update rewrites it)\n got:\n%s\nwant:\n%s",
+		name, stands, table)
 }

@@ -163,16 +163,7 @@ func TestCheckPath(t *testing.T) {
 func TestSecurityModel(t *testing.T) {
 	text, err := os.ReadFile("../../docs/security-model.md")
 	must(t, err)
-	var code strings.Builder
-	for _, pattern := range []string{"../../*/*_test.go", "../../*/*/*_test.go", "../../*/*/*/*_test.go", "../../Makefile"} {
-		files, err := filepath.Glob(pattern)
-		must(t, err)
-		for _, file := range files {
-			source, err := os.ReadFile(file)
-			must(t, err)
-			code.Write(source)
-		}
-	}
+	code := sources(t, "../../*/*_test.go", "../../*/*/*_test.go", "../../*/*/*/*_test.go", "../../Makefile")
 	names := regexp.MustCompile("`(?:(make) )?([A-Za-z0-9_]+)`").FindAllStringSubmatch(string(text), -1)
 	checked := 0
 	for _, name := range names {
@@ -184,7 +175,7 @@ func TestSecurityModel(t *testing.T) {
 			continue
 		}
 		checked++
-		if !strings.Contains(code.String(), declared) {
+		if !strings.Contains(code, declared) {
 			t.Errorf("there is no %s", name[0])
 		}
 	}

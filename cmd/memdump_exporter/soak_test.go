@@ -17,20 +17,18 @@ import (
 	"testing"
 	"time"
 
-	"github.com/Shopify/toxiproxy/v2"
-
 	"memdump_exporter/influx/influxtest"
 )
 
 var (
-	soakDuration = flag.Duration("soak.duration", time.Hour, "how long TestSoak goes on")
+	soakDuration = flag.Duration("soak.duration", time.Hour, "how long TestSoak runs")
 	soakSeed     = flag.Uint64("soak.seed", 1, "of the faults and of the data")
 )
 
 const (
 	soakInterval = 200 * time.Millisecond
 	soakTimeout  = 2 * time.Second
-	// soakJoined is how much older than a scrape its answer may be: it may join a run.
+	// soakJoined is how much older than a scrape its response may be: the scrape may join a batch.
 	soakJoined = time.Second
 	// soakWarm is when growth begins to count; in a shorter run it is not judged.
 	soakWarm = 10 * time.Minute
@@ -41,22 +39,22 @@ const (
 	soakRecovers = 20 * time.Second
 )
 
-// soak is the built exporter on a real InfluxDB behind a proxy that misbehaves, while dumps go
-// on; the writer of the dumps tells what is true at each time.
+// soak is the built exporter on a real InfluxDB behind a proxy with faults, while dumps are recorded; the history of the
+// dumps has what is true at each time.
 type soak struct {
 	e       *exporter
 	server  *influxtest.Server
-	proxy   *toxiproxy.Proxy
+	proxy   *toxicProxy
 	history *influxtest.History
 	client  *http.Client
-	whole   chan time.Time // when a scrape began that was whole, to who waits for one
+	whole   chan time.Time // when a scrape that was whole began; received by recovers
 
 	mu      sync.Mutex
 	moments []moment
 	count   map[string]int
 	wrong   []string
 	last    families
-	least   [2]float64 // goroutines and open files, since they were last asked for
+	least   [2]float64 // goroutines and open files, since the last call of leastSince
 }
 
 // moment is what was true from the begin of one write to the end of the next.
@@ -118,7 +116,8 @@ func TestSoak(t *testing.T) {
 	for _, what := range slices.Sorted(maps.Keys(growth)) {
 		warm := growth[what].after(soakWarm)
 		slope, low, high := warm.slope()
-		t.Logf("  %s an hour: %+.2f (%+.2f to %+.2f), median %.1f of %d samples", what, slope, low, high, middle(slices.Sorted(slices.Values(warm.y))), len(warm.y))
+		t.Logf("  %s an hour: %+.2f (%+.2f to %+.2f), median %.1f of %d samples",
+			what, slope, low, high, middle(slices.Sorted(slices.Values(warm.y))), len(warm.y))
 		if low > 1 {
 			t.Errorf("%.2f more %s an hour, at least %.2f", slope, what, low)
 		}
@@ -132,7 +131,8 @@ func TestSoak(t *testing.T) {
 
 func newSoak(t *testing.T) *soak {
 	server := influxtest.MustStart(t)
-	s := &soak{server: server, count: map[string]int{}, whole: make(chan time.Time), client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2}, Timeout: 20 * time.Second}}
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2}, Timeout: 20 * time.Second}
+	s := &soak{server: server, count: map[string]int{}, whole: make(chan time.Time), client: client}
 	s.history = influxtest.Believable(*soakSeed, time.Now())
 	server.MustStore(t, "vmstats", s.history)
 	s.moments = []moment{{values: truth(s.history).values}}
@@ -150,7 +150,7 @@ func (s *soak) faults(rng *rand.Rand) []fault {
 	toxic := func(kind, attributes string) fault {
 		var remove func() error
 		return fault{kind + attributes, func() (err error) {
-			remove, err = poison(s.proxy, kind, attributes)
+			remove, err = s.proxy.poison(kind, attributes)
 			return err
 		}, func() error { return remove() }}
 	}
@@ -167,7 +167,7 @@ func (s *soak) faults(rng *rand.Rand) []fault {
 		toxic("slicer", `"average_size":16,"size_variation":8,"delay":20`),
 		toxic("slow_close", `"delay":500`),
 		toxic("limit_data", fmt.Sprintf(`"bytes":%d`, []int{1, 17, 300, 600}[rng.IntN(4)])),
-		{"proxy down", func() error { s.proxy.Stop(); return nil }, s.proxy.Start},
+		{"proxy down", s.proxy.Stop, s.proxy.Start},
 		{"influxd stopped", signal(syscall.SIGSTOP), signal(syscall.SIGCONT)},
 		{"influxd killed", s.server.Kill, func() error { return s.server.Start(context.Background()) }},
 	}

@@ -1,160 +1,14 @@
 package main
 
 import (
-	"context"
 	"fmt"
-	"io"
-	"maps"
 	"math"
-	"net"
-	"net/http"
-	"net/http/httptest"
 	"slices"
-	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"memdump_exporter/influx/influxtest"
 )
-
-// metricsOf are the metrics, by query, whose truth the writer of the data tells. Those of
-// coverage need two queries.
-var metricsOf = map[string][]string{
-	"dumps":            {"memdump_dumps"},
-	"dumped_vms":       {"memdump_dumped_vms", "memdump_dumped_domains", "memdump_vms_never_dumped", "memdump_vms_dump_overdue"},
-	"compressed_bytes": {"memdump_dumps_compressed_bytes"},
-	"raw_bytes":        {"memdump_dumps_raw_bytes"},
-	"duration_mean":    {"memdump_dump_duration_mean_seconds", "memdump_dumps_duration_seconds", "memdump_dumps_with_duration"},
-	"last_dump":        {"memdump_last_dump_timestamp_seconds"},
-	"monitored_vms":    {"memdump_monitored_vms", "memdump_monitored_domains", "memdump_vms_never_dumped", "memdump_vms_dump_overdue"},
-}
-
-// knownMetrics are those of all queries, in order.
-func knownMetrics() []string {
-	return slices.Compact(slices.Sorted(slices.Values(slices.Concat(slices.Collect(maps.Values(metricsOf))...))))
-}
-
-func execute(t *testing.T, server *influxtest.Server, statement string) {
-	t.Helper()
-	must(t, server.Exec(t.Context(), statement))
-}
-
-// expected is what /metrics must hold, from what was written: a value for each metric that
-// has one, and a reason for each query that must fail.
-type expected struct {
-	values  map[string]float64 // by metric
-	reasons map[string]string  // by query
-}
-
-// truth is what is expected when nothing fails.
-func truth(h *influxtest.History) expected {
-	return expected{values: h.Truth(time.Now().UnixNano(), 24*time.Hour).Metrics()}
-}
-
-// but is what is expected when the queries named fail for a reason.
-func (e expected) but(reason string, queries ...string) expected {
-	e = expected{maps.Clone(e.values), maps.Clone(e.reasons)}
-	if e.reasons == nil {
-		e.reasons = make(map[string]string)
-	}
-	for _, query := range queries {
-		for _, metric := range metricsOf[query] {
-			delete(e.values, metric)
-		}
-		e.reasons[query] = reason
-	}
-	return e
-}
-
-// with is what is expected when metrics have these values.
-func (e expected) with(values map[string]float64) expected {
-	e.values = maps.Clone(e.values)
-	maps.Copy(e.values, values)
-	return e
-}
-
-// allFail is what is expected when no query can succeed.
-func allFail(reason string) expected {
-	return expected{}.but(reason, slices.Collect(maps.Keys(metricsOf))...)
-}
-
-// holds compares the first scrape of an exporter with what is expected: every metric,
-// memdump_up, every memdump_query_success, and the reasons of what failed.
-func (e expected) holds(t *testing.T, got families) {
-	t.Helper()
-	e.shown(t, got)
-	reasons := make(map[string]string)
-	for failure := range got.failures() {
-		if query, reason, _ := strings.Cut(failure, "/"); metricsOf[query] != nil {
-			reasons[query] = reason
-		}
-	}
-	if len(e.reasons) > 0 && !maps.Equal(reasons, e.reasons) {
-		t.Errorf("failed for %v, want %v", reasons, e.reasons)
-	}
-}
-
-// shown compares all but the counters.
-func (e expected) shown(t *testing.T, got families) {
-	t.Helper()
-	for _, wrong := range e.differences(got) {
-		t.Error(wrong)
-	}
-}
-
-// differences are the metrics, but for counters, that differ from what is expected.
-func (e expected) differences(got families) (wrong []string) {
-	want := maps.Clone(e.values)
-	if want == nil {
-		want = make(map[string]float64)
-	}
-	for query := range metricsOf {
-		_, fails := e.reasons[query]
-		want[`memdump_query_success{query="`+query+`"}`] = map[bool]float64{true: 0, false: 1}[fails]
-	}
-	want["memdump_up"] = map[bool]float64{true: 1, false: 0}[len(e.reasons) == 0]
-	seen := got.gauges(append([]string{"memdump_up", "memdump_query_success"}, knownMetrics()...)...)
-	maps.DeleteFunc(seen, func(series string, _ float64) bool {
-		_, query, ofQuery := strings.Cut(series, "{query=")
-		return ofQuery && metricsOf[strings.Trim(query, `"}`)] == nil
-	})
-	for series, value := range want {
-		if s, ok := seen[series]; !ok {
-			wrong = append(wrong, fmt.Sprintf("%s is absent, want %v", series, value))
-		} else if s != value {
-			wrong = append(wrong, fmt.Sprintf("%s is %v, want %v", series, s, value))
-		}
-	}
-	for series, value := range seen {
-		if _, ok := want[series]; !ok {
-			wrong = append(wrong, fmt.Sprintf("%s is %v, want it to be absent", series, value))
-		}
-	}
-	return wrong
-}
-
-func point(measurement string, at time.Time, fields map[string]any, tags map[string]string) influxtest.Point {
-	return influxtest.Point{Measurement: measurement, Tags: tags, Fields: fields, TimeNs: at.UnixNano()}
-}
-
-func dump(vmid string, at time.Time, fields map[string]any) influxtest.Point {
-	return point(influxtest.Dumps, at, fields, map[string]string{"dom": "dom-" + vmid, "vmid": vmid})
-}
-
-func sample(vmid string, at time.Time, fields map[string]any) influxtest.Point {
-	return point(influxtest.Telemetry, at, fields, map[string]string{"VMID": vmid, "name": "dom-" + vmid, "uuid": "u-" + vmid})
-}
-
-// first are the fields of the older dump program, second those of today's dump service.
-func first(bytes int64) map[string]any {
-	return map[string]any{"sha256": "ab", "duration_sec": 2.5, "gzip_size_bytes": bytes, "ctime": 1, "mtime": 1.5, "dump_path": "/d"}
-}
-
-func second() map[string]any {
-	return map[string]any{"sha256": "cd", "ok": true, "raw_size_bytes": 4e9, "dump_duration_sec": 9.0, "loop": 3, "every_sec": 60.0}
-}
 
 // truthRow is a history and what /metrics must hold of it.
 type truthRow struct {
@@ -231,7 +85,8 @@ func truthRows(now time.Time) map[string]truthRow {
 			sample("3", now.Add(-23*time.Hour), map[string]any{"disk": 3.0}), sample("4", now.Add(-25*time.Hour), map[string]any{"cpu": 1.0}),
 			sample("", now.Add(-time.Hour), map[string]any{"cpu": 1.0}))},
 		"nobody monitored now": {history: of(dump("1", now, first(5)), sample("1", now.Add(-25*time.Hour), map[string]any{"cpu": 1.0}))},
-		"hostile names":        {history: both(dump(`a"b'c\d,e f=g`, now, first(5)), dump("ünï-日本", now, first(6)), dump(`;DROP DATABASE x--`, now, first(7)))},
+		"hostile names": {history: both(
+			dump(`a"b'c\d,e f=g`, now, first(5)), dump("ünï-日本", now, first(6)), dump(`;DROP DATABASE x--`, now, first(7)))},
 	}
 }
 
@@ -316,7 +171,8 @@ func domainRows(now time.Time) map[string]domainRow {
 		},
 		"two collectors, two dialects": {
 			points: []influxtest.Point{
-				point(influxtest.Telemetry, now.Add(-10*time.Second), map[string]any{"cpu": 1.0}, map[string]string{"VMID": "1", "UUID": "u1", "Dom": "a"}),
+				point(influxtest.Telemetry, now.Add(-10*time.Second), map[string]any{"cpu": 1.0},
+					map[string]string{"VMID": "1", "UUID": "u1", "Dom": "a"}),
 				sample(20*time.Second, "1", "a", "u1"), dump(time.Hour, "a", "1"),
 			},
 			want: map[string]float64{"memdump_vms_never_dumped": 0, "memdump_monitored_domains": 1},
@@ -325,7 +181,9 @@ func domainRows(now time.Time) map[string]domainRow {
 			points: []influxtest.Point{dump(5*time.Hour, "web", "1"), dump(4*time.Hour, "web", "2"), dump(3*time.Hour, "web", "3"),
 				dump(2*time.Hour, "web", "4"), dump(time.Hour, "web", "5"), sample(time.Second, "6", "web", "u1")},
 			args: []string{"--collect.per-vm"},
-			want: map[string]float64{"memdump_dumped_domains": 1, "memdump_dumped_vms": 5, `memdump_vm_dumps{dom="web"}`: 5, "memdump_vms_never_dumped": 0},
+			want: map[string]float64{
+				"memdump_dumped_domains": 1, "memdump_dumped_vms": 5, `memdump_vm_dumps{dom="web"}`: 5, "memdump_vms_never_dumped": 0,
+			},
 		},
 	}
 }
@@ -380,7 +238,8 @@ func TestTruth_otherNames(t *testing.T) {
 	p.Measurement = `my "dumps", 'here'`
 	elsewhere.Add(p)
 	server.MustStore(t, "names", elsewhere)
-	e := startExporter(t, nil, "--influx.url="+server.URL, "--influx.db=names", "--dumps.measurement="+p.Measurement, `--telemetry.measurement=vm_info" WHERE 1=1`)
+	e := startExporter(t, nil, "--influx.url="+server.URL, "--influx.db=names",
+		"--dumps.measurement="+p.Measurement, `--telemetry.measurement=vm_info" WHERE 1=1`)
 	want.holds(t, e.scrape(t))
 }
 
@@ -453,173 +312,4 @@ func checkAway(t *testing.T, step string, got families, reason string) {
 			}
 		}
 	})
-}
-
-// front is a proxy before InfluxDB that responds to some statements itself, byte for byte.
-type front struct {
-	*httptest.Server
-	connections atomic.Int64
-	passed      chan struct{} // one for each response of InfluxDB since set, when there is room
-
-	mu       sync.Mutex
-	requests []*http.Request
-	on       []string // parts of the statements, or paths, that the script responds to
-	answer   script
-	asked    int   // how many requests it responded to
-	sent     int64 // bytes of its longest response
-}
-
-// script writes whatever it likes; then the connection is closed.
-type script func(conn *countingConn, r *http.Request)
-
-type countingConn struct {
-	*net.TCPConn
-	sent int64
-}
-
-func (c *countingConn) Write(p []byte) (int, error) {
-	n, err := c.TCPConn.Write(p)
-	c.sent += int64(n)
-	return n, err
-}
-
-// sumColumns are the columns of one query alone.
-const sumColumns = `SELECT SUM("gzip_size_bytes"::field) AS "compressed" FROM`
-
-func newFront(t *testing.T, influxdb string) *front {
-	t.Helper()
-	proxy := influxtest.Forward(t, influxdb)
-	f := &front{passed: make(chan struct{}, 100)}
-	f.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		answer := f.match(r)
-		if answer == nil {
-			proxy.ServeHTTP(w, r)
-			select {
-			case f.passed <- struct{}{}:
-			default:
-			}
-			return
-		}
-		conn, _, err := http.NewResponseController(w).Hijack()
-		if err != nil {
-			panic(err)
-		}
-		defer conn.Close()
-		counting := &countingConn{TCPConn: conn.(*net.TCPConn)}
-		answer(counting, r)
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		f.sent = max(f.sent, counting.sent)
-	}))
-	f.Config.ConnState = countNew(&f.connections)
-	f.Start()
-	t.Cleanup(f.Close)
-	return f
-}
-
-func (f *front) match(r *http.Request) script {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.requests = append(f.requests[max(0, len(f.requests)-99):], r.Clone(context.Background()))
-	if f.answer == nil || !slices.ContainsFunc(f.on, func(part string) bool {
-		return part == r.URL.Path || strings.Contains(r.URL.Query().Get("q"), part)
-	}) {
-		return nil
-	}
-	f.asked++
-	return f.answer
-}
-
-// set sets the script and what it responds to. It returns how many requests the former
-// script responded to, and the bytes of its longest response.
-func (f *front) set(answer script, on ...string) (asked int, sent int64) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	asked, sent = f.asked, f.sent
-	f.answer, f.on, f.asked, f.sent = answer, on, 0, 0
-	for len(f.passed) > 0 {
-		<-f.passed
-	}
-	return asked, sent
-}
-
-// hold leaves statements without a response until the exporter leaves; the channel has one
-// value for each.
-func (f *front) hold(part string) (held chan struct{}) {
-	held = make(chan struct{}, 100)
-	f.set(func(conn *countingConn, _ *http.Request) {
-		held <- struct{}{}
-		_, _ = io.Copy(io.Discard, conn)
-	}, part)
-	return held
-}
-
-// taken returns the requests since the last call.
-func (f *front) taken() []*http.Request {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	requests := f.requests
-	f.requests = nil
-	return requests
-}
-
-// TestScrape_cost: a scrape makes one request for each query, over kept connections. The
-// first one also fetches the fields and the version.
-func TestScrape_cost(t *testing.T) {
-	server := influxdb.Server(t)
-	server.MustStore(t, "vmstats", influxtest.Believable(5, time.Now()))
-	w := newFront(t, server.URL)
-	// An existing deployment's environment and nothing else.
-	e := startExporter(t, []string{"INFLUX_URL=" + w.URL, "INFLUX_DB=vmstats", "INFLUX_TOKEN=s3cr3t"})
-	queries := 0
-	for i := range 4 {
-		got := e.scrape(t)
-		if up := got.value("memdump_up"); up != 1 {
-			t.Fatalf("memdump_up is %v", up)
-		}
-		queries = len(got["memdump_query_success"].GetMetric())
-		requests := map[string]int{}
-		for _, r := range w.taken() {
-			verb, _, _ := strings.Cut(r.URL.Query().Get("q"), " ")
-			requests[r.URL.Path+" "+verb]++
-			// Every InfluxDB accepts Token (influxtest: recording auth).
-			if got := r.Header.Get("Authorization"); got != "Token s3cr3t" {
-				t.Errorf("%s %s with %q", r.Method, r.URL.Path, got)
-			}
-		}
-		want := map[string]int{"/query SELECT": queries}
-		if i == 0 {
-			want["/query SHOW"], want["/ping "] = 1, 1
-		}
-		if !maps.Equal(requests, want) {
-			t.Errorf("scrape %d: requests %v, want %v", i, requests, want)
-		}
-	}
-	if n := int(w.connections.Load()); n > queries+1 || queries < len(metricsOf) {
-		t.Errorf("%d connections for four scrapes of %d queries", n, queries)
-	}
-}
-
-// TestScrape_oneHangs: a query without a response costs its own metrics alone.
-func TestScrape_oneHangs(t *testing.T) {
-	server := influxdb.Server(t)
-	h := influxtest.Believable(5, time.Now())
-	server.MustStore(t, "vmstats", h)
-	w := newFront(t, server.URL)
-	w.hold(sumColumns)
-	e := startExporter(t, []string{"INFLUX_URL=" + w.URL})
-	begin := time.Now()
-	got := e.scrape(t, timeoutHeader, "2")
-	if took := time.Since(begin); took >= 2*time.Second {
-		t.Errorf("the response took %v, the scrape timeout is 2 s", took)
-	}
-	truth(h).but("timeout", "compressed_bytes").holds(t, got)
-}
-
-func countNew(n *atomic.Int64) func(net.Conn, http.ConnState) {
-	return func(_ net.Conn, state http.ConnState) {
-		if state == http.StateNew {
-			n.Add(1)
-		}
-	}
 }
