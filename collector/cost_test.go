@@ -65,8 +65,9 @@ func (r *costReport) add(format string, args ...any) {
 
 func TestCost(t *testing.T) {
 	report := &costReport{t: t}
-	report.add("Written by `make bench` on %s, %s/%s, %d cores, %s. It is one run on one machine, so read the ratios. Dumps of %d VMs over a year; "+
-		"telemetry every 5 s for 24 h; a scrape each 15 s by the exporter's clock. The peer sends the six statements of the Python service in one request, as json_exporter does.\n",
+	report.add("Written by `make bench` on %s, %s/%s, %d cores, %s. It is one run on one machine, so read the ratios. "+
+		"Dumps of %d VMs over a year; telemetry every 5 s for 24 h; a scrape each 15 s by the exporter's clock. "+
+		"The peer sends the six statements of the Python service in one request, as json_exporter does.\n",
 		time.Now().UTC().Format(time.DateOnly), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version(), costDumpVMs)
 	specs, missing, err := influxtest.Available(t.Context(), os.Stderr)
 	if err != nil {
@@ -116,11 +117,13 @@ func costOfServer(t *testing.T, report *costReport, spec influxtest.ServerSpec) 
 	}
 	awaitRest(t, server)
 	report.add("\n## InfluxDB %s\n", spec.Name)
-	report.add("| dumps | VMs with telemetry | first scrape | a scrape, p50 | InfluxDB's CPU | our CPU | requests | settled ranges | peer, p50 | its InfluxDB CPU | CPU, ours / peer's |")
+	report.add("| dumps | VMs with telemetry | first scrape | a scrape, p50 | InfluxDB's CPU | our CPU | requests | settled ranges | " +
+		"peer, p50 | its InfluxDB CPU | CPU, ours / peer's |")
 	report.add("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
 	row := func(dumps, vms int) {
 		c := measureCost(t, server, dumps, vms, end)
-		report.add("| %d | %d | %v | %v | %v | %v | %.1f | %d | %v | %v | %.2f |", dumps, vms, c.first.Round(time.Millisecond), c.wall.Round(10*time.Microsecond),
+		report.add("| %d | %d | %v | %v | %v | %v | %.1f | %d | %v | %v | %.2f |",
+			dumps, vms, c.first.Round(time.Millisecond), c.wall.Round(10*time.Microsecond),
 			c.influxd.Round(10*time.Microsecond), c.own.Round(10*time.Microsecond), c.requests, c.ranges, c.peer.Round(10*time.Microsecond),
 			c.peerCPU.Round(10*time.Microsecond), float64(c.influxd)/float64(c.peerCPU))
 	}
@@ -225,9 +228,11 @@ func costBehindLimit(t *testing.T, report *costReport, spec influxtest.ServerSpe
 		t.Fatal(err)
 	}
 	report.add("\n## Behind a front that costs what InfluxDB 3 Core 3.6.0 does\n")
-	report.add("A file limit of %d, %v for each file that a request reads, one request a core; in front of a real InfluxDB %s. One dump in each ten minutes. Scrapes have %v and come one a minute, or when the one before has ended.\n",
+	report.add("A file limit of %d, %v for each file that a request reads, one request a core; in front of a real InfluxDB %s. "+
+		"One dump in each ten minutes. Scrapes have %v and come one a minute, or when the one before has ended.\n",
 		costFileLimit, costPerFile, spec.Name, costTimeout)
-	report.add("| dumps over | files | telemetry | complete with scrape | after | files' cost until then | requests | rejected | our memory | a later scrape | its files' cost |")
+	report.add("| dumps over | files | telemetry | complete with scrape | after | files' cost until then | requests | rejected | " +
+		"our memory | a later scrape | its files' cost |")
 	report.add("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
 	for _, c := range []struct {
 		name string
@@ -251,7 +256,8 @@ func costBehindLimit(t *testing.T, report *costReport, spec influxtest.ServerSpe
 		}
 		now := &costClock{now: end.Add(-time.Minute)}
 		e, _ := costExporter(t, front.URL, server.Token, measurement, telemetry, now)
-		handler := e.Handler(collector.HandlerConfig{Self: prometheus.NewRegistry(), Timeouts: collector.Timeouts{Default: costTimeout, Offset: 500 * time.Millisecond}})
+		timeouts := collector.Timeouts{Default: costTimeout, Offset: 500 * time.Millisecond}
+		handler := e.Handler(collector.HandlerConfig{Self: prometheus.NewRegistry(), Timeouts: timeouts})
 		begin, scrapes := time.Now(), 1
 		for ; tryScrape(t, handler)["memdump_up"] != 1; scrapes++ {
 			if time.Since(begin) > 10*time.Minute {
@@ -268,8 +274,9 @@ func costBehindLimit(t *testing.T, report *costReport, spec influxtest.ServerSpe
 		before, beginLater := front.Spent(), time.Now()
 		costScrape(t, handler)
 		later := time.Since(beginLater)
-		report.add("| %s | %d | %d VMs | %d | %v | %v | %d | %d | %.1f MiB | %v | %v |", c.name, n, c.vms, scrapes, took.Round(10*time.Millisecond),
-			spent.Round(10*time.Millisecond), requests, rejected, float64(memory)/(1<<20), later.Round(time.Millisecond), (front.Spent() - before).Round(time.Millisecond))
+		report.add("| %s | %d | %d VMs | %d | %v | %v | %d | %d | %.1f MiB | %v | %v |",
+			c.name, n, c.vms, scrapes, took.Round(10*time.Millisecond), spent.Round(10*time.Millisecond), requests, rejected,
+			float64(memory)/(1<<20), later.Round(time.Millisecond), (front.Spent() - before).Round(time.Millisecond))
 		e.Close()
 	}
 }
@@ -396,8 +403,10 @@ func everyTenMinutes(period time.Duration, end time.Time) (times []int64) {
 }
 
 func dumpLine(measurement string, vm int, at int64, rng *rand.Rand) string {
-	return fmt.Sprintf(`%s,dom=vm-%d,vmid=%d sha256="%016x%016x%016x%016x",duration_sec=%d.5,gzip_size_bytes=%di,ctime=%d,mtime=%d,atime=%d,dump_path="/var/lib/memdump/vm-%d/%d.gz" %d`,
-		measurement, vm, 1000+vm, rng.Uint64(), rng.Uint64(), rng.Uint64(), rng.Uint64(), 10+rng.IntN(100), rng.Int64N(1<<34), at/1e9, at/1e9, at/1e9, vm, at, at)
+	return fmt.Sprintf(`%s,dom=vm-%d,vmid=%d sha256="%016x%016x%016x%016x",duration_sec=%d.5,gzip_size_bytes=%di,`+
+		`ctime=%d,mtime=%d,atime=%d,dump_path="/var/lib/memdump/vm-%d/%d.gz" %d`,
+		measurement, vm, 1000+vm, rng.Uint64(), rng.Uint64(), rng.Uint64(), rng.Uint64(), 10+rng.IntN(100), rng.Int64N(1<<34),
+		at/1e9, at/1e9, at/1e9, vm, at, at)
 }
 
 func writeTelemetry(t *testing.T, server *influxtest.Server, vms int, period time.Duration, end time.Time) {

@@ -16,22 +16,23 @@ import (
 
 // TestReason: each error has a reason of the closed list, the most specific one.
 func TestReason(t *testing.T) {
-	for want, err := range map[string]error{
-		"out_of_range":        fmt.Errorf("%w: %w", &influx.Error{Kind: influx.ErrMalformed}, errOutOfRange),
-		"unreachable":         fmt.Errorf("fetch: %w", &influx.Error{Kind: influx.ErrUnreachable, Err: context.Canceled}),
-		"timeout":             fmt.Errorf("wait: %w", context.DeadlineExceeded),
-		"canceled":            fmt.Errorf("wait: %w", context.Canceled),
-		"file_limit":          errors.Join(nil, fmt.Errorf("load: %w", &influx.Error{Kind: influx.ErrFileLimit})),
-		"loading":             fmt.Errorf("%w: 1 of 2", errLoading),
-		"measurement_missing": fmt.Errorf("fetch: %w", errMeasurementMissing),
-		"internal":            errors.New("something else"),
+	for name, tt := range map[string]struct {
+		err  error
+		want string
+	}{
+		"malformed and out of range":   {fmt.Errorf("%w: %w", &influx.Error{Kind: influx.ErrMalformed}, errOutOfRange), "out_of_range"},
+		"unreachable, as canceled":     {&influx.Error{Kind: influx.ErrUnreachable, Err: context.Canceled}, "unreachable"},
+		"the deadline of a context":    {fmt.Errorf("wait: %w", context.DeadlineExceeded), "timeout"},
+		"the end of a context":         {fmt.Errorf("wait: %w", context.Canceled), "canceled"},
+		"one of joined errors":         {errors.Join(nil, fmt.Errorf("load: %w", &influx.Error{Kind: influx.ErrFileLimit})), "file_limit"},
+		"a history that is incomplete": {fmt.Errorf("%w: 1 of 2", errLoading), "loading"},
+		"an error of the schema":       {fmt.Errorf("fetch: %w", errMeasurementMissing), "measurement_missing"},
+		"any other error":              {errors.New("something else"), "internal"},
+		"a panic":                      {&panicError{value: "v"}, "internal"},
 	} {
-		if got := Reason(err); got != want {
-			t.Errorf("%v is %q, want %q", err, got, want)
+		if got := Reason(tt.err); got != tt.want {
+			t.Errorf("%s: %v is %q, want %q", name, tt.err, got, tt.want)
 		}
-	}
-	if got := Reason(&panicError{value: "v"}); got != "internal" {
-		t.Errorf("a panic is %q", got)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,6 +26,7 @@ import (
 	"github.com/prometheus/common/model"
 	"go.uber.org/goleak"
 
+	"memdump_exporter/collector/rangecache"
 	"memdump_exporter/influx"
 	"memdump_exporter/influx/influxtest"
 )
@@ -243,6 +245,13 @@ func allReasons(e *Exporter, reason string) map[string]string {
 		all[q.name] = reason
 	}
 	return all
+}
+
+// dumpsReasons returns those where every query of dumps fails for a reason, and no other does.
+func dumpsReasons(e *Exporter, reason string) map[string]string {
+	want := allReasons(e, reason)
+	delete(want, monitoredVMs)
+	return want
 }
 
 // comparable returns the text of an exposition without values that differ from run to run, and without
@@ -533,3 +542,160 @@ func (l *lines) String() string {
 	defer l.mu.Unlock()
 	return l.text.String()
 }
+
+// virtual is an exporter of a Fake, by the virtual clock of synctest.
+type virtual struct {
+	*influxtest.Fake
+	scraper
+	log *bytes.Buffer
+}
+
+func newVirtual(t *testing.T, fake *influxtest.Fake, changes ...func(*Config)) *virtual {
+	t.Helper()
+	v := &virtual{Fake: fake, log: &bytes.Buffer{}}
+	logger := log.NewLogfmtLogger(log.NewSyncWriter(v.log))
+	changes = append([]func(*Config){func(c *Config) { c.Now, c.Logger = time.Now, logger }}, changes...)
+	// With fewer, queries wait for each other, some of them at a mutex, where virtual time stops.
+	client := newClientOver(t, fake, influx.Config{URL: "http://memory", Database: "db", MaxConcurrency: 32})
+	e := newExporter(t, client, changes...)
+	v.scraper = scraper{e, e.Handler(HandlerConfig{Self: prometheus.NewRegistry(), Timeouts: Timeouts{Default: 10 * time.Second}})}
+	return v
+}
+
+// scrape scrapes once, with a timeout of ten seconds.
+func (v *virtual) scrape(t *testing.T) exposition {
+	t.Helper()
+	return (<-v.begin(t.Context(), "10")).metrics(t)
+}
+
+// wantTruth reports an error unless all metrics about dumps and VMs are true of the points of the
+// Fake at now.
+func (v *virtual) wantTruth(t *testing.T, got exposition) {
+	t.Helper()
+	v.Read(func(h *influxtest.History) {
+		got.wantTable(t, truth(h, v.exporter.config.Now()))
+		wantPerVM(t, got, h.DumpsByDomain())
+	})
+	got.wantValue(t, 1, "memdump_up")
+	if t.Failed() {
+		for _, status := range v.exporter.Statuses() {
+			if status.Err != nil {
+				t.Errorf("%s: %v", status.Query, status.Err)
+			}
+		}
+		t.FailNow()
+	}
+}
+
+// state returns the state of the history of dumps.
+func (v *virtual) state() HistoryState { return v.exporter.Histories()[dumps] }
+
+// dumpAt returns a dump of the VM with a number, with the fields of both writers.
+func dumpAt(at time.Time, vm int) influxtest.Point {
+	return influxtest.Point{
+		Measurement: influxtest.Dumps,
+		Tags:        map[string]string{"dom": fmt.Sprint("vm-", vm), "vmid": strconv.Itoa(100 + vm), "host": fmt.Sprint("hv", vm%3)},
+		Fields: map[string]any{"sha256": "x", "duration_sec": float64(8+vm%50) / 8, "gzip_size_bytes": int64(1000 + vm),
+			"raw_size_bytes": int64(1<<30 + vm)},
+		TimeNs: at.UnixNano(),
+	}
+}
+
+// seenAt returns telemetry of the VM with a number.
+func seenAt(at time.Time, vm int) influxtest.Point {
+	return influxtest.Point{
+		Measurement: influxtest.Telemetry,
+		Tags:        map[string]string{"VMID": strconv.Itoa(100 + vm), "name": fmt.Sprint("vm-", vm), "uuid": fmt.Sprint("u-", vm)},
+		Fields:      map[string]any{"state": 1},
+		TimeNs:      at.UnixNano(),
+	}
+}
+
+// regular returns a Fake with a dump every ten minutes up to now, of ten VMs that are monitored.
+func regular(dumps int) *influxtest.Fake {
+	fake, now := &influxtest.Fake{}, time.Now()
+	for i := range dumps {
+		fake.Add(dumpAt(now.Add(-time.Duration(i)*10*time.Minute), i%10))
+	}
+	for vm := range 10 {
+		fake.Add(seenAt(now.Add(-time.Duration(vm)*time.Hour), vm))
+	}
+	return fake
+}
+
+// The kinds of statements.
+func isShow(statement string) bool { return strings.HasPrefix(statement, "SHOW") }
+func isRecords(statement string) bool {
+	return strings.Contains(statement, `"raw_size_bytes"::field AS "raw_size_bytes" FROM`)
+}
+func isFullDumps(statement string) bool {
+	return strings.Contains(statement, `FROM "mem_dumps"`) && !isShow(statement) && !strings.Contains(statement, " WHERE ")
+}
+
+// count returns how many statements are of a kind.
+func countOf(statements []string, is func(string) bool) int {
+	n := 0
+	for _, statement := range statements {
+		if is(statement) {
+			n++
+		}
+	}
+	return n
+}
+
+var timeCondition = regexp.MustCompile(`time (>=|<) (-?\d+)`)
+
+// boundsOf returns the time range of a statement.
+func boundsOf(statement string) rangecache.Range {
+	r := rangecache.All
+	for _, m := range timeCondition.FindAllStringSubmatch(statement, -1) {
+		ns, _ := strconv.ParseInt(m[2], 10, 64)
+		if m[1] == "<" {
+			r.To = ns
+		} else {
+			r.From = ns
+		}
+	}
+	return r
+}
+
+// intercept responds to some requests in place of a Fake; with neither a response nor an error, the Fake does.
+type intercept = func(*http.Request) (*http.Response, error)
+
+// intercepted converts a function of the statement into one for Fake.Intercept.
+func intercepted(see func(ctx context.Context, statement string) (status int, body string, err error)) intercept {
+	return func(r *http.Request) (*http.Response, error) {
+		status, body, err := see(r.Context(), r.URL.Query().Get("q"))
+		if status != 0 {
+			return influxtest.FakeResponse(r, status, body), nil
+		}
+		return nil, err
+	}
+}
+
+// delays returns a function for Fake.Intercept that waits for the time that a statement takes.
+func delays(wait func(statement string) time.Duration) intercept {
+	return intercepted(func(ctx context.Context, statement string) (int, string, error) {
+		if d := wait(statement); d > 0 {
+			select {
+			case <-time.After(d):
+			case <-ctx.Done():
+				return 0, "", ctx.Err()
+			}
+		}
+		return 0, "", nil
+	})
+}
+
+// slowed makes an intercept that delays the statements of a kind.
+func slowed(is func(statement string) bool, d time.Duration) intercept {
+	return delays(func(statement string) time.Duration {
+		if is(statement) {
+			return d
+		}
+		return 0
+	})
+}
+
+// forever is longer than any test waits.
+const forever = 1000 * time.Hour

@@ -3,6 +3,7 @@ package collector
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -142,4 +143,52 @@ func TestExporter_close(t *testing.T) {
 	if after, _ := front.Queries(); after != requests {
 		t.Errorf("%d requests after Close", after-requests)
 	}
+}
+
+// TestHistory_fileLimit: every value of the first scrape is exact on a real InfluxDB behind the file
+// limit of InfluxDB 3, with the recorded rejections of two versions.
+func TestHistory_fileLimit(t *testing.T) {
+	server := influxdb.Server(t)
+	now := newClock(time.Now().Truncate(time.Microsecond))
+	h := edgy(rand.New(rand.NewPCG(1, 2)), now.Now())
+	server.MustStore(t, "edgy", h)
+	for _, as := range []string{"influxdb-3.6.0", "influxdb-3.8.3"} {
+		for _, limit := range []int{432, 200, 20, 2} {
+			t.Run(fmt.Sprintf("%s/%d", as, limit), func(t *testing.T) {
+				front := influxtest.LimitFiles(t, server.URL, as, limit)
+				front.Holds(h)
+				e := newExporter(t, newClient(t, front.URL, "edgy"), at(now))
+				for i := range 2 {
+					got := scrape(t, e)
+					got.wantTable(t, truth(h, now.Now()))
+					wantPerVM(t, got, h.DumpsByDomain())
+					queries, rejected := front.Queries()
+					t.Logf("scrape %d: %d queries, %d rejected", i, queries, rejected)
+				}
+				if _, rejected := front.Queries(); rejected > 0 != (limit < 432) {
+					t.Errorf("%d queries were rejected", rejected)
+				}
+				_, before := front.Queries()
+				scrape(t, e)
+				if _, after := front.Queries(); after > before {
+					t.Errorf("%d queries of the third scrape were rejected", after-before)
+				}
+			})
+		}
+	}
+}
+
+// edgy returns a history that is hard to split, with telemetry at the borders of the look-back and a nanosecond beside.
+func edgy(rng *rand.Rand, now time.Time) *influxtest.History {
+	h := &influxtest.History{}
+	for _, at := range influxtest.EdgeTimes(rng, now) {
+		h.Add(dumpAt(at, rng.IntN(40)))
+	}
+	for vm := range 30 {
+		h.Add(seenAt(now.Add(-time.Duration(rng.Int64N(int64(26*time.Hour)))), vm))
+	}
+	for i, at := range []time.Time{now.Add(-day), now.Add(-day - 1), now, now.Add(1), now.Add(-time.Hour)} {
+		h.Add(seenAt(at, 50+i))
+	}
+	return h
 }

@@ -73,7 +73,8 @@ func writeTo(t *testing.T, server *influxtest.Server, query url.Values, points .
 	for _, p := range points {
 		lines.WriteString(p.Line() + "\n")
 	}
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL+"/write?"+query.Encode(), strings.NewReader(lines.String()))
+	url := server.URL + "/write?" + query.Encode()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(lines.String()))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -195,7 +195,9 @@ func TestSchema_emptied(t *testing.T) {
 	got := scrape(t, e)
 	h.Delete(influxtest.Dumps, dumped, dumped+1)
 	got.wantTable(t, truth(h, recordedNow))
-	for _, sum := range []string{"memdump_dumps_compressed_bytes", "memdump_dumps_raw_bytes", "memdump_dumps_duration_seconds", "memdump_dumps_with_duration"} {
+	for _, sum := range []string{
+		"memdump_dumps_compressed_bytes", "memdump_dumps_raw_bytes", "memdump_dumps_duration_seconds", "memdump_dumps_with_duration",
+	} {
 		got.wantValue(t, 0, sum)
 	}
 	got.wantValue(t, 1, "memdump_up")
