@@ -12,8 +12,6 @@ import (
 	"memdump_exporter/influx/influxtest"
 )
 
-func secret(text string) influx.Secret { return func() (string, error) { return text, nil } }
-
 // TestAuth_recordings: each scheme that a server accepts, as recorded. Nothing but the
 // query is sent: no scheme depends on an earlier response.
 func TestAuth_recordings(t *testing.T) {
@@ -49,7 +47,8 @@ func TestAuth_recordings(t *testing.T) {
 		const statement = `SELECT COUNT("sha256") AS "value" FROM "mem_dumps"`
 		rows, err := collect(t, client, statement)
 		if tt.wants && (err != nil || len(rows) != 1) || !tt.wants && !errors.Is(err, influx.ErrUnauthorized) || len(replay.Unknown()) > 0 {
-			t.Errorf("%s, scheme %q, user %q: %v, %v; not recorded: %q", tt.server, tt.config.Scheme, tt.config.Username, rows, err, replay.Unknown())
+			t.Errorf("%s, scheme %q, user %q: %v, %v; not recorded: %q",
+				tt.server, tt.config.Scheme, tt.config.Username, rows, err, replay.Unknown())
 		}
 		if got := replay.Requests(); !slices.Equal(got, []string{statement}) {
 			t.Errorf("%s, scheme %q: requests %q, want the query only", tt.server, tt.config.Scheme, got)

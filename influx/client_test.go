@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -19,44 +18,9 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"memdump_exporter/influx"
 	"memdump_exporter/influx/influxtest"
 )
-
-// influxdb is a real one.
-var influxdb influxtest.Shared
-
-// drain reads all rows.
-func drain(rows iter.Seq2[influx.Row, error]) error {
-	for _, err := range rows {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(influxtest.Tests{M: m, Server: &influxdb})
-}
-
-const (
-	token = "t0p-s3cr3t"
-	whole = `{"results":[{"statement_id":0,"series":[{"name":"m","columns":["time","value"],"values":[[0,25]]}]}]}`
-)
-
-// count reads a response to its end and returns the number of its rows.
-func count(ctx context.Context, client *influx.Client, maxBytes int64) (rows int, err error) {
-	for _, err := range client.Rows(ctx, influx.Request{Statement: "SELECT 1", MaxBytes: maxBytes}) {
-		if err != nil {
-			return rows, err
-		}
-		rows++
-	}
-	return rows, nil
-}
 
 func TestRows_bodies(t *testing.T) {
 	tests := map[string]struct {
@@ -64,56 +28,58 @@ func TestRows_bodies(t *testing.T) {
 		body   string
 		want   influx.Kind // empty: no error
 	}{
-		"complete":                 {200, whole, ""},
-		"complete, line feed":      {200, whole + "\r\n", ""},
-		"no series":                {200, `{"results":[{"statement_id":0}]}`, ""},
-		"unknown members":          {200, `{"x":{"y":[1]},"results":[{"statement_id":0,"messages":[{"level":"warning"}],"series":[{"x":[{}],"columns":["value"],"values":[[25]]}]}]}`, ""},
-		"empty body":               {200, ``, influx.ErrTruncated},
-		"null":                     {200, `null`, influx.ErrMalformed},
-		"array":                    {200, `[]`, influx.ErrMalformed},
-		"number":                   {200, `1`, influx.ErrMalformed},
-		"no results":               {200, `{}`, influx.ErrMalformed},
-		"empty results":            {200, `{"results":[]}`, influx.ErrMalformed},
-		"two results":              {200, `{"results":[{},{}]}`, influx.ErrMalformed},
-		"garbage at the end":       {200, whole + "x", influx.ErrMalformed},
-		"second document":          {200, whole + whole, influx.ErrMalformed},
-		"NUL at the end":           {200, whole + "\x00", influx.ErrMalformed},
-		"login page":               {200, `<html>log in</html>`, influx.ErrMalformed},
-		"marshal error as text":    {200, `json: error calling MarshalJSON for type models.Row`, influx.ErrMalformed},
-		"error on top":             {200, `{"error":"json: unsupported value: +Inf"}`, influx.ErrRefused},
-		"error in the result":      {200, `{"results":[{"error":"undefined function nosuch()"}]}`, influx.ErrRefused},
-		"partial result":           {200, strings.Replace(whole, `"statement_id":0`, `"statement_id":0,"partial":true`, 1), influx.ErrTruncated},
-		"not partial":              {200, strings.Replace(whole, `"values"`, `"partial":false,"values"`, 1), ""},
-		"partial is a string":      {200, `{"results":[{"partial":"no"}]}`, influx.ErrMalformed},
-		"error on top, a number":   {200, `{"results":[{}],"error":1}`, influx.ErrMalformed},
-		"error is a number":        {200, `{"results":[{"error":1}]}`, influx.ErrMalformed},
-		"partial series":           {200, strings.Replace(whole, `"values"`, `"partial":true,"values"`, 1), influx.ErrTruncated},
-		"short row":                {200, strings.Replace(whole, `[0,25]`, `[0]`, 1), influx.ErrMalformed},
-		"long row":                 {200, strings.Replace(whole, `[0,25]`, `[0,25,1]`, 1), influx.ErrMalformed},
-		"not UTF-8":                {200, strings.Replace(whole, `"time"`, "\"t\xffme\"", 1), influx.ErrMalformed},
-		"nested value":             {200, strings.Replace(whole, `25`, `[25]`, 1), influx.ErrMalformed},
-		"object for a value":       {200, strings.Replace(whole, `25`, `{}`, 1), influx.ErrMalformed},
-		"column is a number":       {200, strings.Replace(whole, `"time"`, `1`, 1), influx.ErrMalformed},
-		"series is an object":      {200, `{"results":[{"series":{}}]}`, influx.ErrMalformed},
-		"series is null":           {200, `{"results":[{"series":null}]}`, influx.ErrMalformed},
-		"nested brackets":          {200, strings.Repeat("[", 100_000), influx.ErrMalformed},
-		"nested in a member":       {200, `{"x":` + strings.Repeat("[", 100_000), influx.ErrMalformed},
-		"unauthorized, empty":      {401, ``, influx.ErrUnauthorized},
-		"forbidden":                {403, `{"error":"error authorizing query"}`, influx.ErrUnauthorized},
-		"forbidden, empty":         {403, ``, influx.ErrUnauthorized},
-		"forbidden by a proxy":     {403, "<html>\r\n<head><title>403 Forbidden</title></head>", influx.ErrProxy},
-		"not found":                {404, `Not found`, influx.ErrNotFound},
-		"multiple choices":         {300, ``, influx.ErrRedirected},
-		"not modified":             {304, ``, influx.ErrRedirected},
-		"message too far in":       {400, strings.Repeat(" ", 4<<10) + "database not found", influx.ErrRefused},
-		"method not allowed":       {405, ``, influx.ErrRefused},
-		"unprocessable":            {422, ``, influx.ErrRefused},
-		"too many requests":        {429, ``, influx.ErrOverloaded},
-		"unavailable":              {503, `{"code":"unavailable","message":"queue is full"}`, influx.ErrOverloaded},
-		"unavailable, empty":       {503, ``, influx.ErrOverloaded},
-		"HTML of a proxy":          {503, "\n<!DOCTYPE html>\n<html>", influx.ErrProxy},
-		"Envoy without InfluxDB":   {503, `no healthy upstream`, influx.ErrProxy},
-		"Envoy, connection broken": {503, `upstream connect error or disconnect/reset before headers. reset reason: connection failure`, influx.ErrProxy},
+		"complete":            {200, whole, ""},
+		"complete, line feed": {200, whole + "\r\n", ""},
+		"no series":           {200, `{"results":[{"statement_id":0}]}`, ""},
+		"unknown members": {200, `{"x":{"y":[1]},"results":[{"statement_id":0,"messages":[{"level":"warning"}],` +
+			`"series":[{"x":[{}],"columns":["value"],"values":[[25]]}]}]}`, ""},
+		"empty body":             {200, ``, influx.ErrTruncated},
+		"null":                   {200, `null`, influx.ErrMalformed},
+		"array":                  {200, `[]`, influx.ErrMalformed},
+		"number":                 {200, `1`, influx.ErrMalformed},
+		"no results":             {200, `{}`, influx.ErrMalformed},
+		"empty results":          {200, `{"results":[]}`, influx.ErrMalformed},
+		"two results":            {200, `{"results":[{},{}]}`, influx.ErrMalformed},
+		"garbage at the end":     {200, whole + "x", influx.ErrMalformed},
+		"second document":        {200, whole + whole, influx.ErrMalformed},
+		"NUL at the end":         {200, whole + "\x00", influx.ErrMalformed},
+		"login page":             {200, `<html>log in</html>`, influx.ErrMalformed},
+		"marshal error as text":  {200, `json: error calling MarshalJSON for type models.Row`, influx.ErrMalformed},
+		"error on top":           {200, `{"error":"json: unsupported value: +Inf"}`, influx.ErrRefused},
+		"error in the result":    {200, `{"results":[{"error":"undefined function nosuch()"}]}`, influx.ErrRefused},
+		"partial result":         {200, strings.Replace(whole, `"statement_id":0`, `"statement_id":0,"partial":true`, 1), influx.ErrTruncated},
+		"not partial":            {200, strings.Replace(whole, `"values"`, `"partial":false,"values"`, 1), ""},
+		"partial is a string":    {200, `{"results":[{"partial":"no"}]}`, influx.ErrMalformed},
+		"error on top, a number": {200, `{"results":[{}],"error":1}`, influx.ErrMalformed},
+		"error is a number":      {200, `{"results":[{"error":1}]}`, influx.ErrMalformed},
+		"partial series":         {200, strings.Replace(whole, `"values"`, `"partial":true,"values"`, 1), influx.ErrTruncated},
+		"short row":              {200, strings.Replace(whole, `[0,25]`, `[0]`, 1), influx.ErrMalformed},
+		"long row":               {200, strings.Replace(whole, `[0,25]`, `[0,25,1]`, 1), influx.ErrMalformed},
+		"not UTF-8":              {200, strings.Replace(whole, `"time"`, "\"t\xffme\"", 1), influx.ErrMalformed},
+		"nested value":           {200, strings.Replace(whole, `25`, `[25]`, 1), influx.ErrMalformed},
+		"object for a value":     {200, strings.Replace(whole, `25`, `{}`, 1), influx.ErrMalformed},
+		"column is a number":     {200, strings.Replace(whole, `"time"`, `1`, 1), influx.ErrMalformed},
+		"series is an object":    {200, `{"results":[{"series":{}}]}`, influx.ErrMalformed},
+		"series is null":         {200, `{"results":[{"series":null}]}`, influx.ErrMalformed},
+		"nested brackets":        {200, strings.Repeat("[", 100_000), influx.ErrMalformed},
+		"nested in a member":     {200, `{"x":` + strings.Repeat("[", 100_000), influx.ErrMalformed},
+		"unauthorized, empty":    {401, ``, influx.ErrUnauthorized},
+		"forbidden":              {403, `{"error":"error authorizing query"}`, influx.ErrUnauthorized},
+		"forbidden, empty":       {403, ``, influx.ErrUnauthorized},
+		"forbidden by a proxy":   {403, "<html>\r\n<head><title>403 Forbidden</title></head>", influx.ErrProxy},
+		"not found":              {404, `Not found`, influx.ErrNotFound},
+		"multiple choices":       {300, ``, influx.ErrRedirected},
+		"not modified":           {304, ``, influx.ErrRedirected},
+		"message too far in":     {400, strings.Repeat(" ", 4<<10) + "database not found", influx.ErrRefused},
+		"method not allowed":     {405, ``, influx.ErrRefused},
+		"unprocessable":          {422, ``, influx.ErrRefused},
+		"too many requests":      {429, ``, influx.ErrOverloaded},
+		"unavailable":            {503, `{"code":"unavailable","message":"queue is full"}`, influx.ErrOverloaded},
+		"unavailable, empty":     {503, ``, influx.ErrOverloaded},
+		"HTML of a proxy":        {503, "\n<!DOCTYPE html>\n<html>", influx.ErrProxy},
+		"Envoy without InfluxDB": {503, `no healthy upstream`, influx.ErrProxy},
+		"Envoy, connection broken": {503,
+			`upstream connect error or disconnect/reset before headers. reset reason: connection failure`, influx.ErrProxy},
 		"Traefik without InfluxDB": {503, `no available server`, influx.ErrProxy},
 		"gateway timeout":          {504, ``, influx.ErrTimeout},
 		"bad gateway":              {502, `<html>`, influx.ErrServer},
@@ -131,14 +97,27 @@ func TestRows_bodies(t *testing.T) {
 				_, _ = io.WriteString(w, tt.body)
 			})
 			_, err := count(context.Background(), newClient(t, url, "db", token), 0)
+			if tt.want == "" {
+				if err != nil {
+					t.Errorf("%v, want no error", err)
+				}
+				return
+			}
 			own := &influx.Error{}
-			switch {
-			case tt.want == "" && err != nil:
-				t.Errorf("%v, want no error", err)
-			case tt.want != "" && (!errors.As(err, &own) || own.Kind != tt.want || own.Status != tt.status || !slices.Contains(influx.Kinds(), own.Kind)):
-				t.Errorf("%v, %+v, want %s", err, own, tt.want)
-			case tt.want == influx.ErrMalformed && errors.Is(err, io.ErrUnexpectedEOF):
-				t.Errorf("%v: it did not end", err)
+			if !errors.As(err, &own) {
+				t.Fatalf("%v, want an influx.Error", err)
+			}
+			if own.Kind != tt.want {
+				t.Errorf("%v: the kind is %s, want %s", err, own.Kind, tt.want)
+			}
+			if !slices.Contains(influx.Kinds(), own.Kind) {
+				t.Errorf("%s is not among influx.Kinds", own.Kind)
+			}
+			if own.Status != tt.status {
+				t.Errorf("%v: the status is %d, want %d", err, own.Status, tt.status)
+			}
+			if tt.want == influx.ErrMalformed && errors.Is(err, io.ErrUnexpectedEOF) {
+				t.Errorf("%v: the body was complete", err)
 			}
 		})
 	}
@@ -161,7 +140,8 @@ func TestRows_cut(t *testing.T) {
 	// The same with a body that HTTP ends properly.
 	for n := range len(whole) {
 		cut := influxtest.Handle(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, whole[:n]) })
-		if _, err := count(context.Background(), newClient(t, cut, "db", token), 0); !errors.Is(err, influx.ErrTruncated) || !errors.Is(err, io.ErrUnexpectedEOF) {
+		_, err := count(context.Background(), newClient(t, cut, "db", token), 0)
+		if !errors.Is(err, influx.ErrTruncated) || !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Fatalf("ended after %d bytes: %v, want truncated", n, err)
 		}
 	}
@@ -474,8 +454,9 @@ func TestRows_concurrency(t *testing.T) {
 			t.Errorf("limit %d, canceled: %v", limit, err)
 		}
 		ctx, cancel = context.WithTimeout(t.Context(), time.Millisecond)
-		if _, err := count(ctx, client, 0); !errors.Is(err, influx.ErrTimeout) || !strings.Contains(err.Error(), fmt.Sprintf("(limit: %d)", want)) {
-			t.Errorf("limit %d, deadline passed: %v", limit, err)
+		text := fmt.Sprintf("(limit: %d)", want)
+		if _, err := count(ctx, client, 0); !errors.Is(err, influx.ErrTimeout) || !strings.Contains(err.Error(), text) {
+			t.Errorf("limit %d, deadline passed: %v, want a timeout with %s", limit, err, text)
 		}
 		if _, err := client.Identify(ctx); !errors.Is(err, influx.ErrTimeout) {
 			t.Errorf("limit %d, /ping: %v", limit, err)
@@ -565,7 +546,11 @@ func TestErrors_secrets(t *testing.T) {
 	}
 	gone := httptest.NewServer(http.HandlerFunc(echo))
 	gone.Close()
-	for name, url := range map[string]string{"echo": influxtest.Handle(t, echo), "inside": influxtest.Handle(t, inside), "broken": influxtest.Handle(t, broken), "gone": gone.URL,
+	for name, url := range map[string]string{
+		"echo":     influxtest.Handle(t, echo),
+		"inside":   influxtest.Handle(t, inside),
+		"broken":   influxtest.Handle(t, broken),
+		"gone":     gone.URL,
 		"status":   influxtest.Handle(t, raw("HTTP/1.1 %s\r\n\r\n")),
 		"header":   influxtest.Handle(t, raw("HTTP/1.1 200 OK\r\n%s\r\n\r\n")),
 		"encoding": influxtest.Handle(t, raw("HTTP/1.1 200 OK\r\nContent-Encoding: %s\r\n\r\n")),
@@ -646,13 +631,14 @@ func TestRows_rawProtocol(t *testing.T) {
 		response string
 		want     influx.Kind
 	}{
-		"garbage":             {"hello\r\n\r\n", influx.ErrUnreachable},
-		"nothing":             {"", influx.ErrUnreachable},
-		"chunk not ended":     {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"res\r\n", influx.ErrTruncated},
-		"complete, not ended": {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + fmt.Sprintf("%x\r\n%s\r\n", len(whole), whole), influx.ErrTruncated},
-		"error without body":  {"HTTP/1.1 500 X\r\nContent-Length: 9\r\n\r\n", influx.ErrTruncated},
-		"error cut":           {"HTTP/1.1 500 X\r\nContent-Length: 9\r\n\r\nno", influx.ErrServer},
-		"huge header":         {"HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 1<<20) + "\r\n\r\n", influx.ErrUnreachable},
+		"garbage":         {"hello\r\n\r\n", influx.ErrUnreachable},
+		"nothing":         {"", influx.ErrUnreachable},
+		"chunk not ended": {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"res\r\n", influx.ErrTruncated},
+		"complete, not ended": {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" +
+			fmt.Sprintf("%x\r\n%s\r\n", len(whole), whole), influx.ErrTruncated},
+		"error without body": {"HTTP/1.1 500 X\r\nContent-Length: 9\r\n\r\n", influx.ErrTruncated},
+		"error cut":          {"HTTP/1.1 500 X\r\nContent-Length: 9\r\n\r\nno", influx.ErrServer},
+		"huge header":        {"HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 1<<20) + "\r\n\r\n", influx.ErrUnreachable},
 	} {
 		t.Run(name, func(t *testing.T) {
 			listener, err := net.Listen("tcp", "127.0.0.1:0")

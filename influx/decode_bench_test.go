@@ -24,8 +24,8 @@ func BenchmarkRows(b *testing.B) {
 				}
 				var series []string
 				for vm := range vms {
-					series = append(series, fmt.Sprintf(`{"name":"vm_totals","tags":{"VMID":"%d","name":"vm-%d","uuid":"u%d"},"columns":["time"%s],"values":[[1762857000000000000%s]]}`,
-						vm, vm, vm, columns.String(), values.String()))
+					series = append(series, fmt.Sprintf(`{"name":"vm_totals","tags":{"VMID":"%d","name":"vm-%d","uuid":"u%d"},`+
+						`"columns":["time"%s],"values":[[1762857000000000000%s]]}`, vm, vm, vm, columns.String(), values.String()))
 				}
 				body = `{"results":[{"statement_id":0,"series":[` + strings.Join(series, ",") + `]}]}`
 			}

@@ -10,10 +10,13 @@ import (
 // TestDescribe: a token is described by its type and never by its text.
 func TestDescribe(t *testing.T) {
 	body := strings.NewReader(`{"results":[{"series":[{"tags":{"foreign":1}}]}]}`)
-	if err := decodeResponse(&limitedReader{r: body, left: 100}, http.StatusOK, nil, nil); err == nil || strings.Contains(err.Error(), "foreign") {
-		t.Error(err)
+	err := decodeResponse(&limitedReader{r: body, left: 100}, http.StatusOK, nil, nil)
+	if err == nil || strings.Contains(err.Error(), "foreign") {
+		t.Errorf("%v, want an error without the text of the response", err)
 	}
-	for want, token := range map[string]json.Token{`"{"`: json.Delim('{'), "a string": "x", "a json.Number": json.Number("5"), "a <nil>": nil} {
+	for token, want := range map[json.Token]string{
+		json.Delim('{'): `"{"`, "x": "a string", json.Number("5"): "a json.Number", nil: "a <nil>",
+	} {
 		if got := describe(token); got != want {
 			t.Errorf("%v: %s, want %s", token, got, want)
 		}

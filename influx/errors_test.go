@@ -14,17 +14,27 @@ import (
 	"testing/iotest"
 )
 
+// TestError: the text of an error, and what it unwraps to.
 func TestError(t *testing.T) {
-	for want, err := range map[string]Error{
-		"timeout": {Kind: ErrTimeout},
-		`server_error: the server returned "no" (HTTP 500)`: {Kind: ErrServer, Status: 500, Text: `"no"`},
-		"malformed: EOF": {Kind: ErrMalformed, Status: 200, Err: io.EOF},
+	for name, tt := range map[string]struct {
+		err  Error
+		want string
+	}{
+		"a kind alone":   {Error{Kind: ErrTimeout}, "timeout"},
+		"with a message": {Error{Kind: ErrServer, Status: 500, Text: `"no"`}, `server_error: the server returned "no" (HTTP 500)`},
+		"with a cause":   {Error{Kind: ErrMalformed, Status: 200, Err: io.EOF}, "malformed: EOF"},
 	} {
-		if got := err.Error(); got != want {
-			t.Errorf("%q, want %q", got, want)
+		if got := tt.err.Error(); got != tt.want {
+			t.Errorf("%s: %q, want %q", name, got, tt.want)
 		}
-		if slices.Contains(err.Unwrap(), nil) || !errors.Is(&err, err.Kind) || !errors.Is(&err, err.Err) && err.Err != nil {
-			t.Errorf("%q unwraps to %v", want, err.Unwrap())
+		if !errors.Is(&tt.err, tt.err.Kind) {
+			t.Errorf("%s: is not %s", name, tt.err.Kind)
+		}
+		if tt.err.Err != nil && !errors.Is(&tt.err, tt.err.Err) {
+			t.Errorf("%s: is not %v", name, tt.err.Err)
+		}
+		if slices.Contains(tt.err.Unwrap(), nil) {
+			t.Errorf("%s: unwraps to %v", name, tt.err.Unwrap())
 		}
 	}
 }
@@ -96,7 +106,8 @@ func TestRows_broken(t *testing.T) {
 	} {
 		ctx, cancel := context.WithCancel(t.Context())
 		var ends bool
-		client, err := New(Config{URL: "http://influxdb.test", Database: "db", Username: "u", Password: func() (string, error) { return canary, nil },
+		client, err := New(Config{URL: "http://influxdb.test", Database: "db",
+			Username: "u", Password: func() (string, error) { return canary, nil },
 			Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
 				if ends {
 					cancel()

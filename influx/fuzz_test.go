@@ -11,20 +11,15 @@ import (
 	"maps"
 	"math"
 	"math/big"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 	"unicode"
 
 	"memdump_exporter/influx/influxtest"
 )
-
-// canary is a token that must not be in any error.
-const canary = "t0p-s3cr3t-c4n4ry"
 
 // recordedBodies are the responses of real servers.
 func recordedBodies(f *testing.F) (bodies []influxtest.Exchange) {
@@ -94,18 +89,22 @@ func FuzzDecode(f *testing.F) {
 		}
 	}
 	for _, series := range []string{
-		`{"columns":["a","b"],"values":[[1]]}`, `{"columns":["a"],"values":[[1,2]]}`, `{"values":[[1]],"columns":["a"]}`, `{"columns":["a"],"values":[[[1]]]}`, `{"columns":["a"],"values":[{}]}`,
-		`{"columns":["a"],"values":[null]}`, `{"columns":["a","b"],"values":[[1,2]]},{"columns":["c",null],"values":[[1,2]]}`, `{"tags":{"a":"b"},"columns":["a"],"values":[[1]]},{"columns":["a"],"values":[[1]]}`,
+		`{"columns":["a","b"],"values":[[1]]}`, `{"columns":["a"],"values":[[1,2]]}`, `{"values":[[1]],"columns":["a"]}`,
+		`{"columns":["a"],"values":[[[1]]]}`, `{"columns":["a"],"values":[{}]}`, `{"columns":["a"],"values":[null]}`,
+		`{"columns":["a","b"],"values":[[1,2]]},{"columns":["c",null],"values":[[1,2]]}`,
+		`{"tags":{"a":"b"},"columns":["a"],"values":[[1]]},{"columns":["a"],"values":[[1]]}`,
 		`{"name":"m","columns":["a"],"values":[[1]]},{"columns":["a"],"values":[[1]]}`, `{"columns":["a"],"values":[[1]]},{"values":[[1]]}`,
 		`{"columns":["a","b"],"values":[[1,2]]},{"columns":["c"],"values":[[1]]},{"columns":["d",null],"values":[[1,2]]}`,
-		`{"partial":true}`, `{}],"error":"x","series":[`, `{}],"partial":true,"series":[`, `{}]},{"series":[`, `{}`, `{"name":1}`, `{"name":"\ud800"}`,
+		`{"partial":true}`, `{}],"error":"x","series":[`, `{}],"partial":true,"series":[`, `{}]},{"series":[`,
+		`{}`, `{"name":1}`, `{"name":"\ud800"}`,
 	} {
 		f.Add([]byte(`{"results":[{"series":[`+series+`]}]}`), uint16(4096), byte(7))
 	}
 	f.Fuzz(func(t *testing.T, body []byte, limit uint16, piece byte) {
 		var rows []influxtest.ResponseRow
 		r := &limitedReader{r: pieces{bytes.NewReader(body), 1 + int(piece)}, left: int64(limit)}
-		if err := decodeResponse(r, http.StatusOK, secrets{canary}, func(r Row) error { rows = append(rows, copyRow(r)); return nil }); err != nil {
+		add := func(r Row) error { rows = append(rows, copyRow(r)); return nil }
+		if err := decodeResponse(r, http.StatusOK, secrets{canary}, add); err != nil {
 			checkError(t, err)
 			return
 		}
@@ -126,7 +125,10 @@ func decoded(values []json.RawMessage) []any {
 
 // FuzzNumber: a number is exact, or an error.
 func FuzzNumber(f *testing.F) {
-	for _, text := range []string{"0", "-0", "10.0", "1e3", "9007199254740993", "9.007199254740993e15", "9223372036854775807", "9223372036854775808", "-9223372036854775808", "1e-400", "1e400", "1.5", "0.1"} {
+	for _, text := range []string{
+		"0", "-0", "10.0", "1e3", "9007199254740993", "9.007199254740993e15", "9223372036854775807", "9223372036854775808",
+		"-9223372036854775808", "1e-400", "1e400", "1.5", "0.1",
+	} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -143,8 +145,12 @@ func FuzzNumber(f *testing.F) {
 			t.Fatalf("%s is %v as a float, want %v", text, float, want)
 		}
 		n, errN := row.Int64("time")
-		if number, err := row.Number("time"); number.Float != float || number.Whole != (errN == nil) || number.Int != n || (err == nil) != (errF == nil) {
-			t.Fatalf("%s is %+v, %v", text, number, err)
+		number, err := row.Number("time")
+		if number.Float != float || (err == nil) != (errF == nil) {
+			t.Fatalf("%s is %+v, %v; as a float %v, %v", text, number, err, float, errF)
+		}
+		if number.Whole != (errN == nil) || number.Int != n {
+			t.Fatalf("%s is %+v; as a whole number %d, %v", text, number, n, errN)
 		}
 		if ns, err := row.Time(); ns != n || (err == nil) != (errN == nil) {
 			t.Fatalf("%s is %d, and %d as a time", text, n, ns)
@@ -204,52 +210,6 @@ func unquote(token string) (text string, ok bool) {
 	return "", false
 }
 
-// server is one in memory that sends the same bytes for each request.
-type server struct {
-	raw  []byte
-	hold bool // do not close the connection after them
-
-	mu       sync.Mutex
-	hosts    []string // dialled
-	requests int
-	open     sync.WaitGroup // connections
-}
-
-// client returns a client of the server over the real transport, and a function that closes it.
-func (s *server) client(tb testing.TB) (*Client, func()) {
-	tb.Helper()
-	transport := NewTransport(nil)
-	transport.dial = func(_ context.Context, _, host string) (net.Conn, error) {
-		near, far := net.Pipe()
-		s.mu.Lock()
-		s.hosts = append(s.hosts, host)
-		s.mu.Unlock()
-		s.open.Go(func() { s.serve(far) })
-		return near, nil
-	}
-	client, err := New(Config{URL: "http://influxdb.test", Database: "db", Transport: transport, Token: func() (string, error) { return canary, nil }})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return client, transport.CloseIdleConnections
-}
-
-func (s *server) serve(conn net.Conn) {
-	defer conn.Close()
-	requests := bufio.NewReader(conn)
-	for {
-		if _, err := http.ReadRequest(requests); err != nil {
-			return
-		}
-		s.mu.Lock()
-		s.requests++
-		s.mu.Unlock()
-		if _, err := conn.Write(s.raw); err != nil || !s.hold {
-			return
-		}
-	}
-}
-
 // FuzzResponse: whatever bytes a connection returns, the request and its connection end in
 // time; an accepted response is one complete HTTP response.
 func FuzzResponse(f *testing.F) {
@@ -260,8 +220,11 @@ func FuzzResponse(f *testing.F) {
 		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%[1]x;ext=1\n%[2]s\n0\r\n",
 		"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: %[1]d\r\n\r\n%[2]s",
 		"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n%[2]s", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: %[1]d\r\n\r\n%[2]s",
-		"HTTP/1.1 401 Unauthorized\r\n\r\n{\"error\":\"%[3]s\"}", "HTTP/1.1 401 Unauthorized\r\n\r\n" + canary[:5] + "\xff" + canary[5:] + strings.Repeat("x", 300), "HTTP/1.1 %[3]s\r\n\r\n", "%[3]s\r\n\r\n", "HTTP/1.1 200 OK\r\n%[3]s\r\n\r\n",
-		"HTTP/1.1 302 Found\r\nLocation: http://[%[3]s\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: %[3]s\r\n\r\n", "HTTP/1.1 204 No Content\r\n\r\n",
+		"HTTP/1.1 401 Unauthorized\r\n\r\n{\"error\":\"%[3]s\"}",
+		"HTTP/1.1 401 Unauthorized\r\n\r\n" + canary[:5] + "\xff" + canary[5:] + strings.Repeat("x", 300),
+		"HTTP/1.1 %[3]s\r\n\r\n", "%[3]s\r\n\r\n", "HTTP/1.1 200 OK\r\n%[3]s\r\n\r\n",
+		"HTTP/1.1 302 Found\r\nLocation: http://[%[3]s\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: %[3]s\r\n\r\n",
+		"HTTP/1.1 204 No Content\r\n\r\n",
 		"HTTP/1.1 200 OK\r\nContent-Length: %[3]s\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%[3]s\r\n",
 	} {
 		f.Add([]byte(fmt.Sprintf(head+"%.0[1]d%.0[2]s%.0[3]s", len(body), body, canary)), i == 1)
@@ -316,7 +279,10 @@ func FuzzResponse(f *testing.F) {
 
 // FuzzRedirect: no redirect causes a request.
 func FuzzRedirect(f *testing.F) {
-	for _, location := range []string{"http://other.test/query", "https://influxdb.test/", "//other.test", "/query", "", "http://[" + canary, "http://influxdb.test:81/", "\x7f", "http://%zz/", "http://[" + strings.Repeat("x", 30<<10)} {
+	for _, location := range []string{
+		"http://other.test/query", "https://influxdb.test/", "//other.test", "/query", "", "http://[" + canary,
+		"http://influxdb.test:81/", "\x7f", "http://%zz/", "http://[" + strings.Repeat("x", 30<<10),
+	} {
 		f.Add(uint8(2), location)
 	}
 	f.Fuzz(func(t *testing.T, status uint8, location string) {

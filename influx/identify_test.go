@@ -208,8 +208,6 @@ func clientOf(t *testing.T, url string, transport http.RoundTripper) *Client {
 	return client
 }
 
-type roundTripper func(*http.Request) (*http.Response, error)
-
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // TestIdentify_hangs: a server that hangs on /ping costs a second, and not again within five
@@ -255,7 +253,8 @@ func TestIdentify_hangsBeside(t *testing.T) {
 				<-r.Context().Done()
 				return nil, r.Context().Err()
 			}
-			return &http.Response{StatusCode: http.StatusOK, Header: http.Header{versionHeader: {"1.8.10"}}, Body: io.NopCloser(strings.NewReader(`{"results":[{}]}`))}, nil
+			body := io.NopCloser(strings.NewReader(`{"results":[{}]}`))
+			return &http.Response{StatusCode: http.StatusOK, Header: http.Header{versionHeader: {"1.8.10"}}, Body: body}, nil
 		}))
 		var ping sync.WaitGroup
 		ping.Go(func() {
@@ -404,25 +403,27 @@ func TestAPI(t *testing.T) {
 	}
 	none := response{404, "", "404 page not found"}
 	steps := func(apis ...API) []API { return apis }
+	influxQL, auto, v3 := steps(APIInfluxQL, APIInfluxQL), steps(APIAuto, APIAuto), steps(APIAuto, APIV3Query)
+	const unknown = `{"error":"database not found: x"}`
 	for name, tt := range map[string]struct {
 		query, gateway, ping response
 		after                []API // a query, and one to the gateway
 	}{
-		"InfluxDB 1.x":                   {response{200, "1.8.10", good}, response{404, "1.8.10", ""}, response{204, "1.8.10", ""}, steps(APIInfluxQL, APIInfluxQL)},
-		"InfluxDB 3.x":                   {response{200, "", good}, none, response{200, "3.8.3", ""}, steps(APIInfluxQL, APIInfluxQL)},
-		"1.x, no such database":          {response{200, "1.8.10", `{"results":[{"error":"database not found: x"}]}`}, none, none, steps(APIInfluxQL, APIInfluxQL)},
-		"1.x, unauthorized":              {response{401, "1.8.10", `{"error":"authorization failed"}`}, none, none, steps(APIInfluxQL, APIInfluxQL)},
-		"1.x, wrong prefix":              {response{404, "1.8.10", "404 page not found"}, none, none, steps(APIInfluxQL, APIInfluxQL)},
-		"3.x, no such database":          {response{404, "", `{"error":"database not found: x"}`}, none, response{200, "3.8.3", ""}, steps(APIAuto, APIAuto)},
-		"gateway":                        {none, response{200, "", good}, none, steps(APIAuto, APIV3Query)},
-		"gateway, /ping of InfluxDB":     {none, response{200, "", good}, response{200, "3.8.3", ""}, steps(APIAuto, APIV3Query)},
-		"gateway, header of InfluxDB":    {none, response{200, "1.8.10", good}, none, steps(APIAuto, APIV3Query)},
-		"gateway that fails":             {none, response{500, "1.8.10", "no"}, none, steps(APIAuto, APIAuto)},
+		"InfluxDB 1.x":                   {response{200, "1.8.10", good}, response{404, "1.8.10", ""}, response{204, "1.8.10", ""}, influxQL},
+		"InfluxDB 3.x":                   {response{200, "", good}, none, response{200, "3.8.3", ""}, influxQL},
+		"1.x, no such database":          {response{200, "1.8.10", `{"results":[` + unknown + `]}`}, none, none, influxQL},
+		"1.x, unauthorized":              {response{401, "1.8.10", `{"error":"authorization failed"}`}, none, none, influxQL},
+		"1.x, wrong prefix":              {response{404, "1.8.10", "404 page not found"}, none, none, influxQL},
+		"3.x, no such database":          {response{404, "", unknown}, none, response{200, "3.8.3", ""}, auto},
+		"gateway":                        {none, response{200, "", good}, none, v3},
+		"gateway, /ping of InfluxDB":     {none, response{200, "", good}, response{200, "3.8.3", ""}, v3},
+		"gateway, header of InfluxDB":    {none, response{200, "1.8.10", good}, none, v3},
+		"gateway that fails":             {none, response{500, "1.8.10", "no"}, none, auto},
 		"gateway that serves both":       {response{200, "", good}, response{200, "", good}, none, steps(APIInfluxQL, APIV3Query)},
-		"neither":                        {none, none, none, steps(APIAuto, APIAuto)},
-		"a page":                         {response{200, "", "<html>"}, response{200, "", "<html>"}, none, steps(APIAuto, APIAuto)},
-		"empty version in the header":    {response{404, " ", "404 page not found"}, none, none, steps(APIInfluxQL, APIInfluxQL)},
-		"InfluxDB, and /ping of a proxy": {response{200, "", good}, none, response{200, "", "<html>pong</html>"}, steps(APIInfluxQL, APIInfluxQL)},
+		"neither":                        {none, none, none, auto},
+		"a page":                         {response{200, "", "<html>"}, response{200, "", "<html>"}, none, auto},
+		"empty version in the header":    {response{404, " ", "404 page not found"}, none, none, influxQL},
+		"InfluxDB, and /ping of a proxy": {response{200, "", good}, none, response{200, "", "<html>pong</html>"}, influxQL},
 	} {
 		for _, pingFirst := range []bool{false, true} {
 			url := influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) {

@@ -11,22 +11,6 @@ import (
 	"memdump_exporter/influx/influxtest"
 )
 
-// column queries one number, whose column has a name of its own, as each metric's has.
-func column(t *testing.T, client *influx.Client, aggregate, name string) (int64, error) {
-	t.Helper()
-	var value int64
-	statement := fmt.Sprintf(`SELECT %s("size"::field) AS %q FROM "m"`, aggregate, name)
-	for row, err := range client.Rows(t.Context(), influx.Request{Statement: statement}) {
-		if err != nil {
-			return 0, err
-		}
-		if value, err = row.Int64(name); err != nil {
-			return 0, err
-		}
-	}
-	return value, nil
-}
-
 // store makes a database of its own for each name, with the points of two sizes, 3 and 4.
 func store(t *testing.T, server *influxtest.Server, database string) {
 	t.Helper()
@@ -50,9 +34,10 @@ func TestNginx_cache(t *testing.T) {
 		again   influx.Kind // of the first query, after a point was written
 		stopped influx.Kind // with InfluxDB stopped
 	}{
-		"by URL":                       {``, "", "", influx.ErrServer},
-		"by URL, Age":                  {`add_header Age $stored always;`, "", "", influx.ErrServer},
-		"by path, Age":                 {`proxy_cache_key $uri; add_header Age $stored always;`, influx.ErrStale, influx.ErrStale, influx.ErrStale},
+		"by URL":      {``, "", "", influx.ErrServer},
+		"by URL, Age": {`add_header Age $stored always;`, "", "", influx.ErrServer},
+		"by path, Age": {`proxy_cache_key $uri; add_header Age $stored always;`,
+			influx.ErrStale, influx.ErrStale, influx.ErrStale},
 		"by statement, Age":            {`proxy_cache_key $arg_q; add_header Age $stored always;`, "", influx.ErrStale, influx.ErrStale},
 		"by path, obeys Cache-Control": {`proxy_cache_key $uri; proxy_cache_bypass $http_cache_control;`, "", "", influx.ErrServer},
 	} {
@@ -134,7 +119,8 @@ func TestNginx_ping(t *testing.T) {
 		"forbidden":    {"location = /ping { deny all; }", "1.7.11"},
 		"not found":    {"location = /ping { return 404; }", "1.7.11"},
 		"no version":   {"proxy_hide_header X-Influxdb-Version;", ""},
-		"51 bytes": {"proxy_hide_header X-Influxdb-Version; add_header X-Influxdb-Version 1.8.10-0123456789012345678901234567890123456789abcd always;",
+		"51 bytes": {"proxy_hide_header X-Influxdb-Version; " +
+			"add_header X-Influxdb-Version 1.8.10-0123456789012345678901234567890123456789abcd always;",
 			"1.8.10-012345678901234567890123456789012"},
 	} {
 		url := influxtest.Nginx(t, "", tt.location+"location / { proxy_pass "+server.URL+"; }")

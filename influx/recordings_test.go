@@ -14,42 +14,6 @@ import (
 	"memdump_exporter/influx/influxtest"
 )
 
-func newClient(t *testing.T, url, database string, token string) *influx.Client {
-	t.Helper()
-	transport := influx.NewTransport(nil)
-	t.Cleanup(transport.CloseIdleConnections)
-	client, err := influx.New(influx.Config{
-		URL: url, Database: database, UserAgent: "memdump_exporter/test", Transport: transport,
-		Token: func() (string, error) { return token, nil },
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return client
-}
-
-// collect returns every row of a response as column → value, and the tags.
-func collect(t *testing.T, client *influx.Client, statement string) ([]map[string]any, error) {
-	t.Helper()
-	var rows []map[string]any
-	for row, err := range client.Rows(context.Background(), influx.Request{Statement: statement}) {
-		if err != nil {
-			return rows, err
-		}
-		values := map[string]any{"measurement": row.Measurement}
-		for tag, value := range row.Tags {
-			values["tag "+tag] = value
-		}
-		for _, column := range influx.Columns(row) {
-			if value, ok := row.Value(column); ok {
-				values[column] = value
-			}
-		}
-		rows = append(rows, values)
-	}
-	return rows, nil
-}
-
 // decoded is a recorded body, decoded at once by encoding/json.
 type decoded struct {
 	Error   string `json:"error"`
@@ -94,22 +58,6 @@ func sentByClient(e influxtest.Exchange) bool {
 		len(query) == 3 && query["db"] != "" && query["epoch"] == "ns" && query["q"] != ""
 }
 
-// failures are the kinds of error of exchanges, by label, or by server and label, which has
-// precedence; empty for no error.
-var failures = map[string]influx.Kind{
-	"syntax":                         influx.ErrRefused,
-	"sum_of_string":                  influx.ErrRefused,
-	"unknown_function":               influx.ErrRefused,
-	"two_statements":                 influx.ErrMalformed, // two results for one statement
-	"influxdb-3.6.0/two_statements":  influx.ErrRefused,
-	"second_fails":                   influx.ErrRefused,
-	"policy_missing":                 influx.ErrRefused,
-	"influxdb-3.6.0/policy_missing":  "", // 3.x ignores the policy
-	"influxdb-3.8.3/policy_missing":  "",
-	"influxdb-3.10.1/policy_missing": "",
-	"none_query":                     influx.ErrUnauthorized,
-}
-
 func TestRows_recordings(t *testing.T) {
 	for _, server := range influxtest.Servers() {
 		scenarios, err := influxtest.Scenarios(server)
@@ -120,20 +68,6 @@ func TestRows_recordings(t *testing.T) {
 			t.Run(server+"/"+scenario, func(t *testing.T) { replayAll(t, server, scenario) })
 		}
 	}
-}
-
-// failure returns the kind of error of a recorded exchange; empty for none.
-func failure(recording influxtest.Recording, server string, e influxtest.Exchange) influx.Kind {
-	switch {
-	case recording.Scenario == "no-database":
-		return influx.ErrDatabaseNotFound
-	case recording.Scenario == "file-limit" && strings.Contains(e.Response.Body, "file limit"):
-		return influx.ErrFileLimit
-	}
-	if kind, ok := failures[server+"/"+e.Label]; ok {
-		return kind
-	}
-	return failures[e.Label]
 }
 
 func replayAll(t *testing.T, server, scenario string) {
@@ -315,7 +249,8 @@ func TestServerError_recordings(t *testing.T) {
 				if e.Request.Path != "/query" || e.Response.Status == http.StatusOK || e.Request.Headers["Accept"] != "" { // never sent by us
 					continue
 				}
-				if err := influx.ServerError(e.Response.Status, []byte(e.Response.Body)); errors.Is(err, influx.ErrServer) || errors.Is(err, influx.ErrMalformed) {
+				err := influx.ServerError(e.Response.Status, []byte(e.Response.Body))
+				if errors.Is(err, influx.ErrServer) || errors.Is(err, influx.ErrMalformed) {
 					t.Errorf("%s, %s, %s: %v", server, scenario, e.Label, err)
 				}
 			}

@@ -16,7 +16,7 @@ import (
 func fakeGo(t *testing.T, script string) (mark string) {
 	t.Helper()
 	if runtime.GOOS != "linux" {
-		t.Skip("needs flock and a shell")
+		t.Skip("needs flock and a shell; CI runs on Linux")
 	}
 	dir := t.TempDir()
 	mark = filepath.Join(dir, "mark")
@@ -106,7 +106,8 @@ echo "$*" >"$XDG_CACHE_HOME/args"`)
 		t.Error("the library is built where pkg-config does not look")
 	}
 	args, err := os.ReadFile(filepath.Join(os.Getenv("XDG_CACHE_HOME"), "args"))
-	want := "install -tags=sqlite_foreign_keys,sqlite_json -ldflags=-s -w -X main.version=2.7.12 github.com/influxdata/influxdb/v2/cmd/influxd\n"
+	want := "install -tags=sqlite_foreign_keys,sqlite_json -ldflags=-s -w -X main.version=2.7.12 " +
+		"github.com/influxdata/influxdb/v2/cmd/influxd\n"
 	if string(args) != want {
 		t.Errorf("want %q, got %q, %v", want, args, err)
 	}

@@ -1,17 +1,12 @@
 package influxtest
 
 import (
-	"bytes"
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
-	"math"
 	"net/http"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -222,69 +217,6 @@ func (f *Fake) points(measurement string, from, to int64) []stored {
 	return t.points[at(from):max(at(from), at(to))]
 }
 
-// fakeSeries is one series of a response.
-type fakeSeries struct {
-	Name    string            `json:"name"`
-	Tags    map[string]string `json:"tags,omitempty"`
-	Columns []string          `json:"columns"`
-	Values  [][]any           `json:"values"`
-}
-
-// result returns the body of a response.
-func result(series []fakeSeries) string {
-	type statementResult struct {
-		ID     int          `json:"statement_id"`
-		Series []fakeSeries `json:"series,omitempty"`
-	}
-	var body bytes.Buffer
-	err := json.NewEncoder(&body).Encode(map[string]any{"results": []statementResult{{Series: series}}})
-	if err != nil {
-		panic(err)
-	}
-	return body.String()
-}
-
-const (
-	identPattern = `"((?:[^"\\]|\\.)*)"`
-	fromPattern  = ` FROM ((?:` + identPattern + `[.,]?)+)`
-)
-
-var (
-	identRegexp  = regexp.MustCompile(identPattern)
-	showRegexp   = regexp.MustCompile(`^SHOW (FIELD|TAG) KEYS` + fromPattern + `$`)
-	selectRegexp = regexp.MustCompile(`^SELECT (.*?)` + fromPattern + `(?: WHERE (time [^"']*?))?` +
-		`(?: GROUP BY (?:(\*)|(time\(1d\) fill\(none\))|((?:` + identPattern + `,?)+)))?( ORDER BY time DESC)?(?: LIMIT (\d+)(?: OFFSET (\d+))?)?$`)
-	columnRegexp = regexp.MustCompile(`^(?:([A-Z]+)\()?(?:` + identPattern + `::(field|tag)|(\*)::field)\)?` +
-		`(?: AS ` + identPattern + `)?(?:, ?|$)`)
-	timeRegexp = regexp.MustCompile(`^time (>=|<) (-?\d+)(?: AND |$)`)
-)
-
-var unescaper = strings.NewReplacer(`\\`, `\`, `\"`, `"`, `\n`, "\n")
-
-// idents returns the names in a list such as "a","b" or "policy"."a", without retention policies, which the Fake ignores.
-func idents(text string) (names []string) {
-	for _, at := range identRegexp.FindAllStringSubmatchIndex(text, -1) {
-		if !strings.HasPrefix(text[at[1]:], ".") {
-			names = append(names, unescaper.Replace(text[at[2]:at[3]]))
-		}
-	}
-	return names
-}
-
-// showStatement lists the fields or tags of measurements.
-type showStatement struct {
-	kind string
-	from []string
-}
-
-func parseShow(text string) (s showStatement, ok bool) {
-	m := showRegexp.FindStringSubmatch(text)
-	if m == nil {
-		return s, false
-	}
-	return showStatement{m[1], idents(m[2])}, true
-}
-
 func (f *Fake) show(s showStatement) (all []fakeSeries) {
 	for _, name := range slices.Sorted(slices.Values(s.from)) {
 		t := f.tables[name]
@@ -308,74 +240,6 @@ func (f *Fake) show(s showStatement) (all []fakeSeries) {
 		}
 	}
 	return all
-}
-
-// selectStatement is a SELECT.
-type selectStatement struct {
-	columns      []fakeColumn
-	every        bool // *::field
-	from         []string
-	lower, upper int64
-	tags         []string // to group by
-	allTags      bool
-	daily        bool
-	descending   bool
-	limit        int
-	offset       int
-}
-
-// fakeColumn is a field or a tag, or a function of a field.
-type fakeColumn struct {
-	function, name, alias string
-	tag                   bool
-	kind                  string // type of the field's values
-}
-
-func parseSelect(text string) (s selectStatement, ok bool) {
-	m := selectRegexp.FindStringSubmatch(text)
-	if m == nil {
-		return s, false
-	}
-	s = selectStatement{from: idents(m[2]), lower: math.MinInt64, upper: math.MaxInt64, limit: math.MaxInt}
-	for rest := m[1]; rest != ""; {
-		c := columnRegexp.FindStringSubmatch(rest)
-		if c == nil {
-			return s, false
-		}
-		rest = rest[len(c[0]):]
-		if s.every = c[4] != ""; s.every {
-			continue
-		}
-		name := unescaper.Replace(c[2])
-		alias := cmp.Or(unescaper.Replace(c[5]), strings.ToLower(c[1]), name)
-		column := fakeColumn{function: c[1], name: name, alias: alias, tag: c[3] == "tag"}
-		if !slices.Contains([]string{"", "COUNT", "SUM", "MEAN", "LAST"}, column.function) {
-			return s, false
-		}
-		s.columns = append(s.columns, column)
-	}
-	for rest := m[4]; rest != ""; {
-		c := timeRegexp.FindStringSubmatch(rest)
-		if c == nil {
-			return s, false
-		}
-		rest = rest[len(c[0]):]
-		ns, err := strconv.ParseInt(c[2], 10, 64)
-		if err != nil {
-			return s, false
-		}
-		if c[1] == "<" {
-			s.upper = ns
-		} else {
-			s.lower = ns
-		}
-	}
-	s.allTags, s.daily, s.tags, s.descending = m[5] != "", m[6] != "", idents(m[7]), m[9] != ""
-	if m[10] != "" {
-		s.limit, _ = strconv.Atoi(m[10])
-		s.offset, _ = strconv.Atoi(cmp.Or(m[11], "0"))
-	}
-	return s, true
 }
 
 // selectSeries executes a SELECT.
@@ -434,141 +298,4 @@ func (f *Fake) selectSeries(s selectStatement) (all []fakeSeries) {
 		slices.Reverse(all)
 	}
 	return all
-}
-
-// rows returns the rows for the points of one group, which are in the order of time.
-func (s selectStatement) rows(points []stored) (rows [][]any) {
-	switch {
-	case len(s.columns) > 0 && s.columns[0].function == "":
-		rows = s.rawRows(points)
-	case s.daily:
-		var days []int64
-		byDay := make(map[int64][]stored)
-		for _, p := range points {
-			start := time.Unix(0, p.ns).UTC().Truncate(day).UnixNano()
-			if byDay[start] == nil {
-				days = append(days, start)
-			}
-			byDay[start] = append(byDay[start], p)
-		}
-		for _, start := range days {
-			rows = append(rows, s.aggregated(byDay[start], start)...)
-		}
-	default:
-		start := s.lower
-		if start == math.MinInt64 {
-			start = 0
-		}
-		rows = s.aggregated(points, start)
-	}
-	rows = rows[min(len(rows), s.offset):]
-	return rows[:min(len(rows), s.limit)]
-}
-
-// rawRows returns a row for each point with one of the fields, up to offset and limit.
-func (s selectStatement) rawRows(points []stored) (rows [][]any) {
-	for i := range points {
-		p := points[i]
-		if s.descending {
-			p = points[len(points)-1-i]
-		}
-		if len(rows)-s.offset == s.limit {
-			break
-		}
-		row, hasField := []any{p.ns}, false
-		for _, c := range s.columns {
-			var value any
-			if c.tag {
-				if text := p.series.tags[c.name]; text != "" {
-					value = text
-				}
-			} else if value = p.value(c); value != nil {
-				hasField = true
-			}
-			row = append(row, value)
-		}
-		if hasField {
-			rows = append(rows, row)
-		}
-	}
-	return rows
-}
-
-// value returns the value of a field; nil if the point has none, or one of another type than the column.
-func (p stored) value(c fakeColumn) any {
-	i, found := slices.BinarySearchFunc(p.fields, c.name, func(f field, name string) int { return cmp.Compare(f.key, name) })
-	if !found {
-		return nil
-	}
-	value := p.fields[i].value
-	if whole, ok := value.(int64); ok && c.kind == "float" {
-		return float64(whole)
-	}
-	if kindOf(value) != c.kind {
-		return nil
-	}
-	return value
-}
-
-// fakeKinds are the types of fields, in ascending precedence: that of a column whose field has several types in several
-// measurements is the last one.
-var fakeKinds = []string{"", "boolean", "string", "integer", "float"}
-
-func kindOf(value any) string {
-	switch value.(type) {
-	case float64:
-		return "float"
-	case int64:
-		return "integer"
-	case string:
-		return "string"
-	}
-	return "boolean"
-}
-
-// aggregated returns one row with the values of the functions, or none if no point has one of the fields. Its time is start,
-// or that of the point if LAST is the only function.
-func (s selectStatement) aggregated(points []stored, start int64) [][]any {
-	row, hasField := []any{start}, false
-	for _, c := range s.columns {
-		values, integers, count, sum := []any{}, int64(0), int64(0), 0.0
-		for _, p := range points {
-			value := p.value(c)
-			switch v := value.(type) {
-			case nil:
-				continue
-			case int64:
-				integers += v
-				sum += float64(v)
-			case float64:
-				sum += v
-			}
-			values = append(values, value)
-			count++
-			if c.function == "LAST" && len(s.columns) == 1 {
-				row[0] = p.ns
-			}
-		}
-		if count == 0 {
-			row = append(row, nil)
-			continue
-		}
-		hasField = true
-		switch _, whole := values[0].(int64); {
-		case c.function == "COUNT":
-			row = append(row, count)
-		case c.function == "MEAN":
-			row = append(row, sum/float64(count))
-		case c.function == "LAST":
-			row = append(row, values[len(values)-1])
-		case whole:
-			row = append(row, integers)
-		default:
-			row = append(row, sum)
-		}
-	}
-	if !hasField {
-		return nil
-	}
-	return [][]any{row}
 }

@@ -6,11 +6,6 @@ import (
 	"testing"
 )
 
-type (
-	tags   = map[string]string
-	fields = map[string]any
-)
-
 func TestPoint_Line(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
@@ -26,8 +21,10 @@ func TestPoint_Line(t *testing.T) {
 		{"field key", Point{"m", nil, fields{"x =,": 1}, 0}, `m x\ \=\,=1i 0`},
 		{"string", Point{"m", nil, fields{"x": `a "b" \ c, d=é`}, 0}, `m x="a \"b\" \\ c, d=é" 0`},
 		{"empty string", Point{"m", nil, fields{"x": ""}, 0}, `m x="" 0`},
-		{"integers", Point{"m", nil, fields{"x": int64(math.MaxInt64), "y": int64(math.MinInt64)}, 0}, `m x=9223372036854775807i,y=-9223372036854775808i 0`},
-		{"floats", Point{"m", nil, fields{"a": 10.0, "b": 0.1, "c": 1e300, "d": 1e-9, "e": 1e20}, 0}, `m a=10,b=0.1,c=1e+300,d=1e-09,e=100000000000000000000 0`},
+		{"integers", Point{"m", nil, fields{"x": int64(math.MaxInt64), "y": int64(math.MinInt64)}, 0},
+			`m x=9223372036854775807i,y=-9223372036854775808i 0`},
+		{"floats", Point{"m", nil, fields{"a": 10.0, "b": 0.1, "c": 1e300, "d": 1e-9, "e": 1e20}, 0},
+			`m a=10,b=0.1,c=1e+300,d=1e-09,e=100000000000000000000 0`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if got := tc.point.Line(); got != tc.want {

@@ -49,7 +49,7 @@ const parentEnv = "INFLUXTEST_PARENT"
 // TestProcess_parent is no test, but the parent of TestProcess_dies_with_its_parent.
 func TestProcess_parent(t *testing.T) {
 	if os.Getenv(parentEnv) == "" {
-		t.Skip("no test")
+		t.Skip("only TestProcess_dies_with_its_parent runs it, as a process")
 	}
 	cmd := exec.Command("tail", "-f", os.DevNull)
 	cmd.ExtraFiles = []*os.File{os.NewFile(3, "pipe")}
@@ -62,7 +62,7 @@ func TestProcess_parent(t *testing.T) {
 
 func TestProcess_dies_with_its_parent(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		t.Skip("the kernel does it on linux alone")
+		t.Skip("only the Linux kernel ends a process with its parent; CI runs on Linux")
 	}
 	r, w, err := os.Pipe()
 	if err != nil {

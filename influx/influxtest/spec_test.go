@@ -15,16 +15,6 @@ import (
 	"testing"
 )
 
-// script creates an executable shell script.
-func script(t *testing.T, name, text string) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), name)
-	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+text), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
 // pinged starts a server that reports a version.
 func pinged(t *testing.T, version, token string) string {
 	return Handle(t, func(w http.ResponseWriter, r *http.Request) {
@@ -139,7 +129,7 @@ func TestInfluxdb3(t *testing.T) {
 func TestInfluxdb3_standIn(t *testing.T) {
 	before := os.Getenv(standInEnv)
 	if before == "" {
-		t.Skip("no test, but a program that TestInfluxdb3 starts")
+		t.Skip("only TestInfluxdb3 runs it, as a process")
 	}
 	flags := stdflag.NewFlagSet("influxdb3", stdflag.PanicOnError)
 	host := flags.String("host", "", "")

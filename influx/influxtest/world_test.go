@@ -11,8 +11,6 @@ import (
 	"time"
 )
 
-var worldStart = time.Date(2026, 3, 4, 5, 6, 7, 89, time.UTC)
-
 const step = 10 * time.Minute
 
 // TestWorld: at each step of a week, what is counted from the points is what happened in the model.
