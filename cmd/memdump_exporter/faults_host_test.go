@@ -22,8 +22,7 @@ import (
 var hostRows = []row{
 	{id: "G1", what: "SIGTERM with 100 scrapes in flight, 50 times; a second signal", run: terminated},
 	{id: "G2", what: "SIGKILL, with the socket held by another process", run: socketActivation},
-	{id: "G3", what: "a storm of SIGHUP", why: "no signal reloads anything: " +
-		"files are read when they are used, and SIGHUP ends the process"},
+	{id: "G3", what: "a storm of SIGHUP", run: hangups},
 	{id: "G4", what: "a limit of 64 MiB of memory", tested: "F3 and C1: peak memory is measured there"},
 	{id: "G5", what: "no CPU to be had", run: starved},
 	{id: "G6", what: "the wall clock jumps", why: "not tried, as the clock is the machine's; " +
@@ -111,6 +110,15 @@ func terminated(t *testing.T, m *matrix) {
 		}
 	})
 	<-answers
+}
+
+// hangups: the exporter ignores SIGHUP.
+func hangups(t *testing.T, m *matrix) {
+	for range 50 {
+		must(t, syscall.Kill(m.subject.proc.Pid(), syscall.SIGHUP))
+		m.subject.sees(t, seen{})
+	}
+	m.subject.recovers(t)
 }
 
 // refusesAfter sends a signal, and waits until connections are refused.

@@ -47,8 +47,9 @@ const (
 	announced = 3
 	// moreMiB is how much more memory than idle a fault may cost, in MiB.
 	moreMiB = 24
-	// maxBytesPerVM is how much more memory a scrape may cost for each dumped VM, in bytes.
-	maxBytesPerVM = 200
+	// maxBytesPerVM is how much more memory a scrape may cost for each dumped VM, in bytes: twice what it
+	// holds, as the garbage collector lets the heap double.
+	maxBytesPerVM = 400
 	// maxTaken limits how much of a response is read, in bytes: the largest limit of a response, and the kernel's buffers.
 	maxTaken = (96 + 16) << 20
 )
