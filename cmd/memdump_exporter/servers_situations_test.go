@@ -281,7 +281,7 @@ func (s *stage) credentials(v *tally, h *influxtest.History, database string) {
 		e := startExporter(v.T, env, "--influx.username="+user, "--influx.password-file="+file)
 		v.metrics("user and password", truth(h), e.scrape(v.T))
 	}
-	token, err := s.server.ReadToken(v.T.Context(), database)
+	token, err := s.server.ReadToken(v.Context(), database)
 	if errors.Is(err, errors.ErrUnsupported) {
 		return
 	}
