@@ -10,7 +10,6 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -26,22 +25,6 @@ import (
 type controlPlane struct {
 	bin, dir string
 	url      string // of the API server, as an administrator without TLS
-}
-
-// until asks again until done gives "", and fails with its last words.
-func until(t *testing.T, what string, done func() string) {
-	t.Helper()
-	deadline := time.Now().Add(2 * time.Minute)
-	for {
-		reason := done()
-		if reason == "" {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: %s", what, reason)
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
 }
 
 // build takes minutes the first time. Go's own cache knows what has to be built anew.
@@ -78,15 +61,6 @@ func (c *controlPlane) start(t *testing.T, name string, args ...string) (logged 
 		}
 	})
 	return func() string { return read(t, file) }
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
 }
 
 func startControlPlane(t *testing.T) *controlPlane {
