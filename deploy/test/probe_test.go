@@ -3,6 +3,7 @@ package test
 import (
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -62,7 +63,7 @@ func serveWeb(t *testing.T, m *manifests) int32 {
 	}()
 	t.Cleanup(func() {
 		server.Close()
-		if err := <-ended; err != http.ErrServerClosed {
+		if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
 			t.Errorf("the server: %v", err)
 		}
 	})
