@@ -1,20 +1,7 @@
 package main
 
 import (
-	"bytes"
-	"cmp"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"io"
-	"log"
-	"math/big"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,18 +11,6 @@ import (
 
 	"memdump_exporter/influx/influxtest"
 )
-
-func write(t *testing.T, file, text string) {
-	t.Helper()
-	must(t, os.WriteFile(file, []byte(text), 0o600))
-}
-
-// putInPlace puts a file in place as Kubernetes does: whole, by a rename.
-func putInPlace(t *testing.T, file, text string) {
-	t.Helper()
-	write(t, file+".new", text)
-	must(t, os.Rename(file+".new", file))
-}
 
 // TestTokenFile: the next scrape uses what is in the file now, and a file that holds no
 // token is one clear reason, and no request without credentials.
@@ -96,77 +71,6 @@ func TestTokenFile(t *testing.T) {
 	}
 }
 
-// authority signs certificates for a test.
-type authority struct {
-	cert  *x509.Certificate
-	key   *ecdsa.PrivateKey
-	PEM   string
-	until time.Time         // of what is issued
-	leaf  *ecdsa.PrivateKey // of what is issued; nil: a new one each time
-}
-
-func newAuthority(t *testing.T) *authority {
-	t.Helper()
-	a := &authority{until: time.Now().Add(time.Hour)}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test CA"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
-	}
-	a.key = newKey(t)
-	der := sign(t, template, template, &a.key.PublicKey, a.key)
-	a.cert, a.PEM = parseCert(t, der), toPEM("CERTIFICATE", der)
-	return a
-}
-
-func newKey(t *testing.T) *ecdsa.PrivateKey {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(t, err)
-	return key
-}
-
-func sign(t *testing.T, template, parent *x509.Certificate, public *ecdsa.PublicKey, key *ecdsa.PrivateKey) []byte {
-	t.Helper()
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, public, key)
-	must(t, err)
-	return der
-}
-
-func parseCert(t *testing.T, der []byte) *x509.Certificate {
-	t.Helper()
-	cert, err := x509.ParseCertificate(der)
-	must(t, err)
-	return cert
-}
-
-func toPEM(kind string, der []byte) string {
-	var b bytes.Buffer
-	_ = pem.Encode(&b, &pem.Block{Type: kind, Bytes: der})
-	return b.String()
-}
-
-// issue returns the PEM of a certificate for a name, and of its key.
-func (a *authority) issue(t *testing.T, dnsName string) (cert, key string) {
-	t.Helper()
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: dnsName}, DNSNames: []string{dnsName},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: a.until,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	private := cmp.Or(a.leaf, newKey(t))
-	der, err := x509.MarshalECPrivateKey(private)
-	must(t, err)
-	return toPEM("CERTIFICATE", sign(t, template, a.cert, &private.PublicKey, a.key)), toPEM("EC PRIVATE KEY", der)
-}
-
-func (a *authority) pair(t *testing.T, name string) tls.Certificate {
-	t.Helper()
-	cert, key := a.issue(t, name)
-	pair, err := tls.X509KeyPair([]byte(cert), []byte(key))
-	must(t, err)
-	return pair
-}
-
 // TestTLS: a server is verified by the CA that is named, and shown a certificate, both
 // as their files are now; not verifying is visible.
 func TestTLS(t *testing.T) {
@@ -212,20 +116,8 @@ func TestTLS(t *testing.T) {
 	if insecure := got.value("memdump_influxdb_tls_insecure"); insecure != 1 {
 		t.Errorf("memdump_influxdb_tls_insecure is %v", insecure)
 	}
-	if log := careless.logsWith(0, "level=warn"); !strings.Contains(log, "level=warn") || !strings.Contains(log, "--influx.tls.insecure-skip-verify") {
+	log := careless.logsWith(0, "level=warn")
+	if !strings.Contains(log, "level=warn") || !strings.Contains(log, "--influx.tls.insecure-skip-verify") {
 		t.Errorf("no warning in\n%s", careless.Logs())
 	}
-}
-
-// tlsFront is a proxy for influx.example that asks for a certificate of the same CA.
-func tlsFront(t *testing.T, influxdb string, ca *authority) string {
-	t.Helper()
-	pool := x509.NewCertPool()
-	pool.AddCert(ca.cert)
-	front := httptest.NewUnstartedServer(influxtest.Forward(t, influxdb))
-	front.TLS = &tls.Config{Certificates: []tls.Certificate{ca.pair(t, "influx.example")}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert}
-	front.Config.ErrorLog = log.New(io.Discard, "", 0) // refusals are what is tested
-	front.StartTLS()
-	t.Cleanup(front.Close)
-	return front.URL
 }

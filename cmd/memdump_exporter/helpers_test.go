@@ -2,11 +2,22 @@ package main
 
 import (
 	"bufio"
+	"bytes"
+	"cmp"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
 	"flag"
 	"fmt"
 	"io"
+	"log"
 	"maps"
+	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -105,6 +116,19 @@ func sources(t *testing.T, patterns ...string) string {
 		}
 	}
 	return code.String()
+}
+
+// write writes a file that the user alone may read.
+func write(t *testing.T, file, text string) {
+	t.Helper()
+	must(t, os.WriteFile(file, []byte(text), 0o600))
+}
+
+// putInPlace puts a file in place as Kubernetes does: whole, by a rename.
+func putInPlace(t *testing.T, file, text string) {
+	t.Helper()
+	write(t, file+".new", text)
+	must(t, os.Rename(file+".new", file))
 }
 
 // startExporter runs the binary on a free port with that environment and no other, until the test ends.
@@ -692,4 +716,92 @@ func countNew(n *atomic.Int64) func(net.Conn, http.ConnState) {
 			n.Add(1)
 		}
 	}
+}
+
+// tlsFront is a proxy for influx.example that asks for a certificate of the same CA.
+func tlsFront(t *testing.T, influxdb string, ca *authority) string {
+	t.Helper()
+	pool := x509.NewCertPool()
+	pool.AddCert(ca.cert)
+	front := httptest.NewUnstartedServer(influxtest.Forward(t, influxdb))
+	front.TLS = &tls.Config{
+		Certificates: []tls.Certificate{ca.pair(t, "influx.example")},
+		ClientCAs:    pool,
+		ClientAuth:   tls.RequireAndVerifyClientCert,
+	}
+	front.Config.ErrorLog = log.New(io.Discard, "", 0) // refusals are what is tested
+	front.StartTLS()
+	t.Cleanup(front.Close)
+	return front.URL
+}
+
+// authority signs certificates for a test.
+type authority struct {
+	cert  *x509.Certificate
+	key   *ecdsa.PrivateKey
+	PEM   string
+	until time.Time         // of what is issued
+	leaf  *ecdsa.PrivateKey // of what is issued; nil: a new one each time
+}
+
+func newAuthority(t *testing.T) *authority {
+	t.Helper()
+	a := &authority{until: time.Now().Add(time.Hour)}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test CA"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
+	}
+	a.key = newKey(t)
+	der := sign(t, template, template, &a.key.PublicKey, a.key)
+	a.cert, a.PEM = parseCert(t, der), toPEM("CERTIFICATE", der)
+	return a
+}
+
+func newKey(t *testing.T) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	return key
+}
+
+func sign(t *testing.T, template, parent *x509.Certificate, public *ecdsa.PublicKey, key *ecdsa.PrivateKey) []byte {
+	t.Helper()
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, public, key)
+	must(t, err)
+	return der
+}
+
+func parseCert(t *testing.T, der []byte) *x509.Certificate {
+	t.Helper()
+	cert, err := x509.ParseCertificate(der)
+	must(t, err)
+	return cert
+}
+
+func toPEM(kind string, der []byte) string {
+	var b bytes.Buffer
+	_ = pem.Encode(&b, &pem.Block{Type: kind, Bytes: der})
+	return b.String()
+}
+
+// issue returns the PEM of a certificate for a name, and of its key.
+func (a *authority) issue(t *testing.T, dnsName string) (cert, key string) {
+	t.Helper()
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: dnsName}, DNSNames: []string{dnsName},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: a.until,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	private := cmp.Or(a.leaf, newKey(t))
+	der, err := x509.MarshalECPrivateKey(private)
+	must(t, err)
+	return toPEM("CERTIFICATE", sign(t, template, a.cert, &private.PublicKey, a.key)), toPEM("EC PRIVATE KEY", der)
+}
+
+func (a *authority) pair(t *testing.T, name string) tls.Certificate {
+	t.Helper()
+	cert, key := a.issue(t, name)
+	pair, err := tls.X509KeyPair([]byte(cert), []byte(key))
+	must(t, err)
+	return pair
 }
