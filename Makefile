@@ -70,7 +70,8 @@ test-metric: ## a metric added as the README says, in a copy (a minute)
 
 test-kubernetes: ## deploy/ on a real API server with the real prometheus-operator (minutes to build, once)
 	@cd deploy/test && go mod tidy -diff || { echo 'deploy/test/go.mod or go.sum is not tidy: go mod tidy mends it'; exit 1; }
-	cd deploy/test && go vet -tags kubernetes ./... && go test -tags kubernetes -run TestKubernetes -count=1 -timeout 30m -v .
+	cd deploy/test && go vet -tags kubernetes ./... && go run $(GOLANGCI_LINT) run --build-tags kubernetes && \
+	go test -tags kubernetes -run TestKubernetes -count=1 -timeout 30m -v .
 
 test-systemd: ## the service, the check and the commands of docs/install.md on systemd 247 and 252 (as root, with apt)
 	cd deploy/test && go test -tags systemd -run '^TestSystemd$$' -count=1 -timeout 20m -v .

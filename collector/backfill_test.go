@@ -153,7 +153,8 @@ func TestBackfill_edges(t *testing.T) {
 		{"dumps": 3, "dumped_vms": 2, "dumped_domains": 1, "dumps_compressed_bytes": 6},
 	} {
 		for _, m := range steps[i].Values {
-			if value, there := want[strings.TrimPrefix(m.Name, "memdump_")]; there && (m.HasValue != (value != none) || m.HasValue && m.Value != value) {
+			value, there := want[strings.TrimPrefix(m.Name, "memdump_")]
+			if there && (m.HasValue != (value != none) || m.HasValue && m.Value != value) {
 				t.Errorf("step %d: %s is %v (known: %v), want %v", i, m.Name, m.Value, m.HasValue, value)
 			}
 		}

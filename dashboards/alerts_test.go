@@ -160,7 +160,8 @@ func TestAlerts_metrics(t *testing.T) {
 func metrics(t *testing.T) map[string][]string {
 	t.Helper()
 	labels := make(map[string][]string)
-	for _, row := range regexp.MustCompile("(?m)^\\| `(memdump_\\w+)` \\| \\w+ \\| ([^|]*) \\|").FindAllStringSubmatch(read(t, "../README.md"), -1) {
+	rows := regexp.MustCompile("(?m)^\\| `(memdump_\\w+)` \\| \\w+ \\| ([^|]*) \\|")
+	for _, row := range rows.FindAllStringSubmatch(read(t, "../README.md"), -1) {
 		labels[row[1]] = regexp.MustCompile(`\w+`).FindAllString(row[2], -1)
 	}
 	if len(labels) == 0 {

@@ -113,7 +113,8 @@ func (d *demo) runOn(ctx context.Context, url, token string) error {
 	d.database = demoDatabase
 	d.history = influxtest.Believable(d.seed, time.Now())
 
-	d.out.printf("INFLUX_URL is set: about to write %d points into the database %s on %s, and more every %s.\nPress Ctrl-C within %s to write nothing…\n",
+	d.out.printf("INFLUX_URL is set: about to write %d points into the database %s on %s, and more every %s.\n"+
+		"Press Ctrl-C within %s to write nothing…\n",
 		len(d.history.Lines()), d.database, u.Host, d.telemetryEvery, d.warning)
 	warning := time.NewTimer(d.warning)
 	defer warning.Stop()
@@ -134,7 +135,8 @@ func (d *demo) runOn(ctx context.Context, url, token string) error {
 			"or a DBRP mapping from the database %[2]s to a bucket, and grant the token reading and writing. "+
 			"InfluxDB 3 Core: there are at most five databases", err, d.database)
 	}
-	defer d.out.printf("the data is still there; DROP DATABASE %[1]s (1.x), deleting the bucket (2.x), or influxdb3 delete database %[1]s (3.x) removes it\n", d.database)
+	defer d.out.printf("the data is still there; DROP DATABASE %[1]s (1.x), deleting the bucket (2.x), "+
+		"or influxdb3 delete database %[1]s (3.x) removes it\n", d.database)
 
 	if d.exporter == "" {
 		d.introduce()

@@ -144,7 +144,8 @@ func lineDifferences(got, want map[string]string) (wrong []string) {
 	maps.Copy(all, got)
 	for metric := range all {
 		if got[metric] != want[metric] {
-			wrong = append(wrong, fmt.Sprintf("%s differs from what was written:\n%s\nwant:\n%s", metric, firstLines(got[metric]), firstLines(want[metric])))
+			wrong = append(wrong, fmt.Sprintf("%s differs from what was written:\n%s\nwant:\n%s",
+				metric, firstLines(got[metric]), firstLines(want[metric])))
 		}
 	}
 	return wrong
@@ -192,8 +193,9 @@ func TestBackfill(t *testing.T) {
 		var stderr bytes.Buffer
 		must(t, run(t.Context(), args, io.Discard, &stderr))
 		sameLines(t, fmt.Sprint("run ", i), samples(t, file), backfilled(h, tt.from, to, tt.step, labels))
-		if !strings.Contains(stderr.String(), "promtool tsdb create-blocks-from openmetrics "+file) || strings.Contains(stderr.String(), "warning") {
-			t.Errorf("run %d ended with %q", i, &stderr)
+		log := stderr.String()
+		if !strings.Contains(log, "promtool tsdb create-blocks-from openmetrics "+file) || strings.Contains(log, "warning") {
+			t.Errorf("run %d ended with %q", i, log)
 		}
 		if err := run(t.Context(), args, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), "--output") {
 			t.Errorf("run %d: a file that exists was not refused: %v", i, err)
@@ -231,7 +233,9 @@ func TestBackfill_fails(t *testing.T) {
 
 // longRanges is a front that responds itself to requests about records of more time than
 // maxRange.
-func longRanges(t *testing.T, server string, maxRange time.Duration, respond func(from int64, w http.ResponseWriter, r *http.Request)) string {
+func longRanges(
+	t *testing.T, server string, maxRange time.Duration, respond func(from int64, w http.ResponseWriter, r *http.Request),
+) string {
 	t.Helper()
 	proxy := influxtest.Forward(t, server)
 	bounds := regexp.MustCompile(`"gzip_size_bytes".*time >= (\d+) AND time < (\d+)`)
@@ -298,7 +302,8 @@ func lastDifferences(lines map[string]string, scraped families, at time.Time) (w
 		}
 	}
 	if len(lines) != 9 || compared != 9 {
-		wrong = append(wrong, fmt.Sprintf("%d metrics, %d of them in a scrape, want 9: %q", len(lines), compared, slices.Sorted(maps.Keys(lines))))
+		wrong = append(wrong, fmt.Sprintf("%d metrics, %d of them in a scrape, want 9: %q",
+			len(lines), compared, slices.Sorted(maps.Keys(lines))))
 	}
 	return wrong
 }
@@ -310,7 +315,8 @@ func TestBackfill_defaults(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "history")
 	from := time.Now().Add(-5 * time.Hour).Truncate(time.Second)
 	latest := time.Now().Add(-3 * time.Hour)
-	must(t, run(t.Context(), []string{"--influx.url=" + server.URL, "backfill", fmt.Sprint("--from=", from.Unix()), "--output=" + file}, io.Discard, io.Discard))
+	args := []string{"--influx.url=" + server.URL, "backfill", fmt.Sprint("--from=", from.Unix()), "--output=" + file}
+	must(t, run(t.Context(), args, io.Discard, io.Discard))
 	lines := strings.Split(strings.TrimSpace(samples(t, file)["memdump_dumps"]), "\n")
 	for i, line := range lines {
 		at := from.Add(time.Duration(i) * 5 * time.Minute)

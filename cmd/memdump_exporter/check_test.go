@@ -37,11 +37,12 @@ func checkDatabases(t *testing.T, server *influxtest.Server) {
 	conflicting := dump("3", old.Add(-100*24*time.Hour), map[string]any{"sha256": 0})
 	twin := sample("2", now, cpu)
 	twin.Tags["name"] = "dom-1"
+	untagged := point(influxtest.Telemetry, now, map[string]any{"VMID": "1", "cpu": 1.0}, map[string]string{"vmid": "1"})
 	for database, points := range map[string][]influxtest.Point{
 		"right":         {dump("1", old, first(5)), dump("2", old.Add(time.Second), first(6)), sample("1", now, cpu)},
 		"unwritten":     {dump("1", old, map[string]any{"sha256": "ab", "duration_sec": 2.5}), sample("1", now, cpu)},
 		"field missing": {dump("1", old, map[string]any{"hash": "ab", "duration_sec": 2.5}), sample("1", now, cpu)},
-		"tag missing":   {dump("1", old, first(5)), point(influxtest.Telemetry, now, map[string]any{"VMID": "1", "cpu": 1.0}, map[string]string{"vmid": "1"})},
+		"tag missing":   {dump("1", old, first(5)), untagged},
 		"types":         {dump("1", old, first(5)), dump("2", old.Add(time.Second), first(6)), sample("1", now, cpu), conflicting},
 		"elsewhere":     {dump("1", old, first(5)), point("vm_stats", now, cpu, map[string]string{"VMID": "1"})},
 		"never dumped":  {dump("1", old, first(5)), sample("1", now, cpu), sample("3", now, cpu), twin},

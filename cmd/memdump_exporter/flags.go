@@ -114,8 +114,8 @@ func (o *options) influxFlags(app *kingpin.Application) {
 		Envar("INFLUX_TLS_KEY_FILE").StringVar(&o.tls.KeyFile)
 	app.Flag("influx.tls.server-name", "Host name in InfluxDB's certificate, if it is not the host of --influx.url.").
 		Envar("INFLUX_TLS_SERVER_NAME").StringVar(&o.tls.ServerName)
-	app.Flag("influx.tls.insecure-skip-verify", "Do not verify InfluxDB's certificate; anyone on the network path can then read the token and forge "+
-		"responses.").
+	app.Flag("influx.tls.insecure-skip-verify", "Do not verify InfluxDB's certificate; anyone on the network path can "+
+		"then read the token and forge responses.").
 		Envar("INFLUX_TLS_INSECURE_SKIP_VERIFY").BoolVar(&o.tls.InsecureSkipVerify)
 }
 
@@ -168,12 +168,16 @@ func (o *options) serverFlags(app *kingpin.Application) {
 
 func (o *options) commands(app *kingpin.Application) {
 	app.Command(serveCommand, "Serve the metrics; this is the default command.").Default()
-	check := app.Command(checkCommand, "Check step by step whether a scrape would succeed, and print what to change; the exit code is 1 if a step is wrong.")
+	check := app.Command(checkCommand, "Check step by step whether a scrape would succeed, and print what to change; the exit code is 1 "+
+		"if a step is wrong.")
 	check.Flag("output", "Format of the result: text or json.").Default("text").EnumVar(&o.checkOutput, "text", "json")
 
-	backfill := app.Command(backfillCommand, "Write past values of the metrics about dumps as OpenMetrics text, for promtool tsdb create-blocks-from openmetrics.")
-	backfill.Flag("from", "Time of the first step, such as 2026-01-31T00:00:00Z, or in seconds since 1970.").Required().StringVar(&o.backfill.from)
-	backfill.Flag("to", "Time of the last step; the default is three hours ago, and a later time requires --allow-recent.").StringVar(&o.backfill.to)
+	backfill := app.Command(backfillCommand, "Write past values of the metrics about dumps as OpenMetrics text, for "+
+		"promtool tsdb create-blocks-from openmetrics.")
+	backfill.Flag("from", "Time of the first step, such as 2026-01-31T00:00:00Z, or in seconds since 1970.").
+		Required().StringVar(&o.backfill.from)
+	backfill.Flag("to", "Time of the last step; the default is three hours ago, and a later time requires --allow-recent.").
+		StringVar(&o.backfill.to)
 	backfill.Flag("allow-recent", "Allow a --to within the last three hours; at its next start, Prometheus then drops the samples of "+
 		"all targets that are older than --to and not in a block yet.").
 		BoolVar(&o.backfill.allowRecent)

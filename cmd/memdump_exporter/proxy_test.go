@@ -123,7 +123,9 @@ func TestProxy(t *testing.T) {
 				t.Errorf("%d connections were tunnelled", p.open.Load())
 			}
 			text := checked(t, 0, append(args, p.flag(proxyPassword))...)
-			for _, want := range []string{"through the proxy HOST:PORT", "ok    name                  127.0.0.1 is 127.0.0.1", tt.checked, "memdump_up 1"} {
+			for _, want := range []string{
+				"through the proxy HOST:PORT", "ok    name                  127.0.0.1 is 127.0.0.1", tt.checked, "memdump_up 1",
+			} {
 				if !strings.Contains(text, want) {
 					t.Errorf("check prints no %q:\n%s", want, text)
 				}
@@ -153,9 +155,12 @@ func TestCheck_proxy(t *testing.T) {
 		variable, url, proxy string
 		want                 string
 	}{
-		"no proxy there":             {"", "http://" + behindProxy, "http://127.0.0.1:1", "→ --influx.proxy-url (INFLUX_PROXY_URL): does the proxy run there?"},
-		"no name of a proxy":         {"HTTPS_PROXY", "http://127.0.0.1:1", "http://" + behindProxy, "→ --influx.proxy-url (INFLUX_PROXY_URL): no such name"},
-		"no name":                    {"HTTPS_PROXY", "http://" + behindProxy, "", "no name server; HTTPS_PROXY is set, but the exporter ignores it: set --influx.proxy-url (INFLUX_PROXY_URL)"},
+		"no proxy there": {"", "http://" + behindProxy, "http://127.0.0.1:1",
+			"→ --influx.proxy-url (INFLUX_PROXY_URL): does the proxy run there?"},
+		"no name of a proxy": {"HTTPS_PROXY", "http://127.0.0.1:1", "http://" + behindProxy,
+			"→ --influx.proxy-url (INFLUX_PROXY_URL): no such name"},
+		"no name": {"HTTPS_PROXY", "http://" + behindProxy, "",
+			"no name server; HTTPS_PROXY is set, but the exporter ignores it: set --influx.proxy-url (INFLUX_PROXY_URL)"},
 		"no connection":              {"http_proxy", "http://127.0.0.1:1", "", "8181; http_proxy is set, but the exporter ignores it"},
 		"no connection, no variable": {"", "http://127.0.0.1:1", "", "3.x on 8181\n"},
 	} {

@@ -48,9 +48,10 @@ func TestRun_invisible(t *testing.T) {
 		"--no-collect.per-vm=false":                  `--collect.per-vm is set with a value`,
 		"--influx.tls.insecure-skip-verify=no":       `--influx.tls.insecure-skip-verify is set with a value`,
 		"backfill --from=1 --allow-recent=yes":       `--allow-recent is set with a value`,
-		"--influx.password my s3cr3t":                `argument 3 is unexpected: expected a flag, or one of the commands serve, check and backfill`,
 		"--collect.per-vm s3cr3t":                    `unexpected argument after --collect.per-vm`,
 		"backfill --output=f --from=1 --step=1h\r\n": `--step ends with a control character`,
+		"--influx.password my s3cr3t": `argument 3 is unexpected: expected a flag, ` +
+			`or one of the commands serve, check and backfill`,
 	} {
 		t.Run(fmt.Sprintf("%q", setting), func(t *testing.T) {
 			args := []string{setting}
@@ -89,7 +90,8 @@ func TestExporter_values(t *testing.T) {
 	write(t, filepath.Join(dir, "file"), "  from-a-file\r\n")
 	write(t, filepath.Join(dir, "bearer"), "Bearer canary")
 	write(t, filepath.Join(dir, "bom"), "\ufeffcanary")
-	write(t, filepath.Join(dir, "args"), "--influx.db=from-the-file\n")
+	argsFile := filepath.Join(dir, "args")
+	write(t, argsFile, "--influx.db=from-the-file\n")
 	for name, tt := range map[string]struct {
 		env, args []string
 		header    string // Authorization; empty: no request
@@ -98,11 +100,12 @@ func TestExporter_values(t *testing.T) {
 		"variable":            {env: []string{"INFLUX_TOKEN=  from-a-variable\r\n"}, header: "Token from-a-variable"},
 		"argument":            {args: []string{"--influx.token=from-an-argument\n"}, header: "Token from-an-argument"},
 		"file":                {args: []string{"--influx.token-file=" + filepath.Join(dir, "file")}, header: "Token from-a-file"},
-		"at":                  {args: []string{"--influx.token", "@" + filepath.Join(dir, "args")}, header: "Token @" + filepath.Join(dir, "args")},
-		"password":            {env: []string{"INFLUX_USERNAME=u", `INFLUX_PASSWORD="quote `}, args: []string{"--influx.auth-scheme=Token"}, header: `Token u:"quote`},
+		"at":                  {args: []string{"--influx.token", "@" + argsFile}, header: "Token @" + argsFile},
 		"file with a scheme":  {args: []string{"--influx.token-file=" + filepath.Join(dir, "bearer")}, log: `begins with \"Bearer \"`},
 		"file with a BOM":     {args: []string{"--influx.token-file=" + filepath.Join(dir, "bom")}, log: "begins with a byte order mark"},
 		"command line over a": {env: []string{"INFLUX_DB=\r"}, args: []string{"--influx.db=vmstats", "--influx.token=a"}, header: "Token a"},
+		"password": {env: []string{"INFLUX_USERNAME=u", `INFLUX_PASSWORD="quote `},
+			args: []string{"--influx.auth-scheme=Token"}, header: `Token u:"quote`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			front := newFront(t, "http://127.0.0.1:1")

@@ -590,9 +590,10 @@ func TestCache_Plan_relevant(t *testing.T) {
 		"set back":    {now - hour, Range{at[0] - hour, now - hour + 1}, []int64{at[0] - hour, at[0], at[1], at[2]}},
 		"set back by much": {now - 2*hour - 2, Range{at[0], now - 2*hour - 1},
 			[]int64{at[0], now - 18*hour - 2, now - 10*hour - 2, now - 6*hour - 2, now - 4*hour - 2}},
-		"set back by a day":             {now - 24*hour, Range{All.From, All.To}, nil},
-		"set back by more":              {now - 24*hour - 1, Range{All.From, All.To}, nil},
-		"nothing is left":               {now + 100*hour, Range{now + 94*hour, now + 100*hour}, []int64{now + 94*hour, now + 96*hour, now + 98*hour}},
+		"set back by a day": {now - 24*hour, Range{All.From, All.To}, nil},
+		"set back by more":  {now - 24*hour - 1, Range{All.From, All.To}, nil},
+		"nothing is left": {now + 100*hour, Range{now + 94*hour, now + 100*hour},
+			[]int64{now + 94*hour, now + 96*hour, now + 98*hour}},
 		"the relevant range is too new": {now, Range{now - hour, now + 1}, []int64{at[2]}},
 	} {
 		t.Run(name, func(t *testing.T) {

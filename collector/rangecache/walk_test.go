@@ -18,7 +18,9 @@ func TestWalk(t *testing.T) {
 		"coarse":  {{All.From, d.now - 24*hour}, {d.now - 24*hour, All.To}},
 	} {
 		for _, files := range []int{0, 20, 2} {
-			for relevant, parts := range map[Range]int{All: 2, {d.now - 50*24*hour, d.now}: 2, {d.now - 24*hour, d.now}: 1, {d.now - 5, d.now - 4}: 1} {
+			for relevant, parts := range map[Range]int{
+				All: 2, {d.now - 50*24*hour, d.now}: 2, {d.now - 24*hour, d.now}: 1, {d.now - 5, d.now - 4}: 1,
+			} {
 				t.Run(fmt.Sprint(name, files, relevant), func(t *testing.T) {
 					d.files, d.queried = files, nil
 					var seen []int64

@@ -45,7 +45,9 @@ func TestSystemd(t *testing.T) {
 			s.set(t, "INFLUX_URL="+influxdb.URL, `INFLUX_DB="vm stats"`, fmt.Sprintf(`ARGS="--log.level=debug --web.listen-address=%s"`, address))
 
 			output, code := s.run(t, installCheck(t))
-			for _, want := range []string{"database vm stats, the token in /run/credentials/memdump_exporter_check.service/influx_token", "unauthorized (HTTP 401)"} {
+			for _, want := range []string{
+				"database vm stats, the token in /run/credentials/memdump_exporter_check.service/influx_token", "unauthorized (HTTP 401)",
+			} {
 				if !strings.Contains(output, want) || code != 1 {
 					t.Errorf("the check exits with %d and prints no %q:\n%s", code, want, output)
 				}
@@ -158,8 +160,8 @@ func (s *system) run(t *testing.T, command string) (string, int) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	root := fmt.Sprintf("/proc/%s/root", s.pid)
-	cmd := exec.CommandContext(ctx, "nsenter", "--target="+s.pid, "--pid", "--mount", "--uts", "--ipc", "--cgroup", "--root="+root, "--wd="+root,
-		"sh", "-c", command)
+	cmd := exec.CommandContext(ctx, "nsenter", "--target="+s.pid, "--pid", "--mount", "--uts", "--ipc", "--cgroup",
+		"--root="+root, "--wd="+root, "sh", "-c", command)
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 	out, err := cmd.CombinedOutput()
 	if cmd.ProcessState == nil {
@@ -240,10 +242,16 @@ func unpack(t *testing.T, suite string) string {
 	}
 	// From where this machine's own packages are.
 	script := `set -e
-uri=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' 'Component: main' | head -1)
-[ -n "$uri" ] || { apt-get update; uri=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' 'Component: main' | head -1); }
+origin() {
+  apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' 'Component: main' | head -1
+}
+uri=$(origin)
+[ -n "$uri" ] || { apt-get update; uri=$(origin); }
 echo "deb $uri $1 main" >"$2/sources"
-apt() { apt-get -o Dir::Etc::sourcelist="$2/sources" -o Dir::Etc::sourceparts=- -o Dir::State="$2" -o Dir::State::status=/dev/null -o Dir::Cache="$2" -o APT::Sandbox::User=root "$1" -y --download-only --no-install-recommends $4; }
+apt() {
+  apt-get -o Dir::Etc::sourcelist="$2/sources" -o Dir::Etc::sourceparts=- -o Dir::State="$2" -o Dir::State::status=/dev/null \
+    -o Dir::Cache="$2" -o APT::Sandbox::User=root "$1" -y --download-only --no-install-recommends $4
+}
 if ! [ -e "$2/complete" ]; then
   apt update "$2"
   apt install "$2" - "systemd dbus dash coreutils libc-bin mount util-linux"
@@ -252,7 +260,9 @@ fi
 for package in "$2"/archives/*.deb; do dpkg-deb --extract "$package" "$3"; done
 [ -e "$3/bin/sh" ] || ln -s dash "$3/bin/sh"
 chroot "$3" /sbin/ldconfig
-for unit in systemd-networkd systemd-networkd-wait-online systemd-resolved systemd-timesyncd; do ln -sf /dev/null "$3/etc/systemd/system/$unit.service"; done`
+for unit in systemd-networkd systemd-networkd-wait-online systemd-resolved systemd-timesyncd; do
+  ln -sf /dev/null "$3/etc/systemd/system/$unit.service"
+done`
 	if out, err := exec.Command("sh", "-c", script, "sh", suite, cache, root).CombinedOutput(); err != nil {
 		t.Fatalf("unpack %s: %v: %s", suite, err, out)
 	}

@@ -68,15 +68,19 @@ var charts = []struct {
 	{"memdump", usual, "image: \"memdump_exporter:", "{}"},
 	{"x", withSecret, "token: \"a \\\"b: c\"\n", "{influx: {url: 'https://influx.example:8086', db: dumps, token: 'a \"b: c'}}"},
 	{"prod", usual, "key: api-token\n", "{influx: {existingSecret: influx-reader, existingSecretKey: api-token, token: unused}}"},
-	{"a-release-with-a-name-as-long-as-helm-allows-at-most", usual, `image: "registry.example/exporter:v1"`, "{image: {repository: registry.example/exporter, tag: v1}}"},
-	{"pods", strings.Replace(strings.Replace(usual, " ServiceMonitor", "", 1), "PrometheusRule", "PodMonitor PrometheusRule", 1), "interval: 1m\n",
+	{"a-release-with-a-name-as-long-as-helm-allows-at-most", usual, `image: "registry.example/exporter:v1"`,
+		"{image: {repository: registry.example/exporter, tag: v1}}"},
+	{"pods", "ConfigMap Deployment NetworkPolicy PodMonitor PrometheusRule Service ServiceAccount", "interval: 1m\n",
 		"{serviceMonitor: {enabled: false}, podMonitor: {enabled: true, labels: {release: prom}, interval: 1m, scrapeTimeout: 50s}}"},
 	{"bare", "Deployment Service ServiceAccount", "",
 		"{serviceMonitor: {enabled: false}, prometheusRule: {enabled: false}, dashboard: {enabled: false}, networkPolicy: {enabled: false}}"},
-	{"selected", usual, "release: prom\n",
-		"{serviceMonitor: {labels: {release: prom}, endpoint: {metricRelabelings: [{action: labeldrop, regex: branch}]}}, prometheusRule: {labels: {release: prom}}}"},
+	{"selected", usual, "release: prom\n", `
+serviceMonitor: {labels: {release: prom}, endpoint: {metricRelabelings: [{action: labeldrop, regex: branch}]}}
+prometheusRule: {labels: {release: prom}}`},
 	{"tls", withSecret, "scheme: HTTPS\n", `
-web: {tlsSecret: memdump-tls, config: {tls_server_config: {cert_file: /etc/memdump_exporter/tls/tls.crt, key_file: /etc/memdump_exporter/tls/tls.key}}}
+web:
+  tlsSecret: memdump-tls
+  config: {tls_server_config: {cert_file: /etc/memdump_exporter/tls/tls.crt, key_file: /etc/memdump_exporter/tls/tls.key}}
 serviceMonitor: {endpoint: {tlsConfig: {insecureSkipVerify: true}}}`},
 	{"password", withSecret, "tcpSocket:\n", `
 web: {config: {basic_auth_users: {prometheus: $2y$10$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi}}}
@@ -85,7 +89,11 @@ serviceMonitor: {endpoint: {basicAuth: {username: {name: s, key: u}, password: {
 web:
   tlsSecret: memdump-tls
   config:
-    tls_server_config: {cert_file: /etc/memdump_exporter/tls/tls.crt, key_file: /etc/memdump_exporter/tls/tls.key, client_auth_type: RequireAndVerifyClientCert, client_ca_file: /etc/memdump_exporter/tls/ca.crt}`},
+    tls_server_config:
+      cert_file: /etc/memdump_exporter/tls/tls.crt
+      key_file: /etc/memdump_exporter/tls/tls.key
+      client_auth_type: RequireAndVerifyClientCert
+      client_ca_file: /etc/memdump_exporter/tls/ca.crt`},
 	{"rate-limit", withSecret, "tcpSocket:\n", "{web: {config: {rate_limit: {interval: 1h, burst: 3}}}}"},
 	{"no-limits", usual, "", "{resources: {limits: null}, networkPolicy: {influxPorts: []}}"},
 	{"extras", usual, "- port: 443\n", `
@@ -100,7 +108,8 @@ resources: {limits: {cpu: 100m}}
 podLabels: {team: dumps}
 podAnnotations: {note: "1"}
 nodeSelector: {kubernetes.io/os: linux}
-affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: a, operator: Exists}]}]}}}
+affinity:
+  nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: a, operator: Exists}]}]}}
 tolerations: [{key: dedicated, operator: Exists, effect: NoSchedule}]`},
 }
 
@@ -117,7 +126,9 @@ func TestChart(t *testing.T) {
 			if !strings.HasPrefix(m.Service.Name, "memdump") || len(m.Service.Name) > 63 {
 				t.Errorf("the Service's name is %s", m.Service.Name)
 			}
-			for _, name := range []string{" deployment/" + m.Deployment.Name + "\n", fmt.Sprintf(" service/%s %d\n", m.Service.Name, m.Service.Spec.Ports[0].Port)} {
+			for _, name := range []string{
+				" deployment/" + m.Deployment.Name + "\n", fmt.Sprintf(" service/%s %d\n", m.Service.Name, m.Service.Spec.Ports[0].Port),
+			} {
 				if !strings.Contains(notes, name) {
 					t.Errorf("no%s in the notes:\n%s", name, notes)
 				}
@@ -131,8 +142,11 @@ func TestChart_without_the_operator(t *testing.T) {
 	for _, values := range []string{"{}", "{serviceMonitor: {enabled: false}, podMonitor: {enabled: true}}"} {
 		text, notes, err := render(load(t), "memdump", values, nil)
 		must(t, err)
-		if got := decode(t, text).kinds; got != "ConfigMap Deployment NetworkPolicy Service ServiceAccount" || !strings.Contains(notes, "memdump.monitoring.svc:10147") {
-			t.Errorf("%s: got %s, and the notes:\n%s", values, got, notes)
+		if got := decode(t, text).kinds; got != "ConfigMap Deployment NetworkPolicy Service ServiceAccount" {
+			t.Errorf("%s: got %s", values, got)
+		}
+		if !strings.Contains(notes, "memdump.monitoring.svc:10147") {
+			t.Errorf("%s: the notes do not name the Service:\n%s", values, notes)
 		}
 	}
 }
@@ -188,7 +202,9 @@ func TestChart_restarts(t *testing.T) {
 
 // TestChart_runbooks checks that each alert links to its heading of docs/runbooks.md, under the URL that is set.
 func TestChart_runbooks(t *testing.T) {
-	for _, url := range []string{"https://wiki.example/memdump/docs/runbooks.md", "http://{{$labels.instance}}/runbooks", "https://x.example/$1:a?b=${c}"} {
+	for _, url := range []string{
+		"https://wiki.example/memdump/docs/runbooks.md", "http://{{$labels.instance}}/runbooks", "https://x.example/$1:a?b=${c}",
+	} {
 		text, _, err := render(load(t), "memdump", fmt.Sprintf("{prometheusRule: {runbookURL: '%s'}}", url), operatorKinds)
 		must(t, err)
 		checkRunbooks(t, decode(t, text), url)
@@ -232,9 +248,11 @@ func each(c *chart.Chart, do func(path string, within map[string]any, key string
 
 func TestChart_refuses(t *testing.T) {
 	refused := []string{
-		"service.port: http", "serviceMonitor.interval: 30", "serviceMonitor.interval: 30s1m", "podMonitor.scrapeTimeout: ''", "influx.url: influxdb:8181", "extraArgs: [log.level=debug]",
+		"service.port: http", "serviceMonitor.interval: 30", "serviceMonitor.interval: 30s1m", "podMonitor.scrapeTimeout: ''",
+		"influx.url: influxdb:8181", "extraArgs: [log.level=debug]",
 		"image.pullPolicy: Sometimes", "web.config: {tls_config: {}}", "podMonitor.enabled: true",
-		"prometheusRule.runbookURL: docs/runbooks.md", "prometheusRule.runbookURL: 'https://a.example/runbooks#b'", "prometheusRule.runbookURL: 'https://a.example/a b'",
+		"prometheusRule.runbookURL: docs/runbooks.md", "prometheusRule.runbookURL: 'https://a.example/runbooks#b'",
+		"prometheusRule.runbookURL: 'https://a.example/a b'",
 		"global.compatibility: {openshift: {adaptSecurityContext: yes}}",
 	}
 	each(load(t), func(path string, _ map[string]any, _ string) {

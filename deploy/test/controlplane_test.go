@@ -82,7 +82,8 @@ func startControlPlane(t *testing.T) *controlPlane {
 		must(t, os.WriteFile(filepath.Join(c.dir, file), []byte(text), 0o600))
 	}
 	c.start(t, "kube-apiserver", "--etcd-servers="+etcd, "--bind-address=127.0.0.1", "--secure-port="+port, "--cert-dir=certificates",
-		"--service-account-issuer=https://127.0.0.1", "--service-account-key-file=service-account.key", "--service-account-signing-key-file=service-account.key",
+		"--service-account-issuer=https://127.0.0.1", "--service-account-key-file=service-account.key",
+		"--service-account-signing-key-file=service-account.key",
 		"--token-auth-file=tokens.csv", "--authorization-mode=RBAC", "--service-cluster-ip-range=10.96.0.0/16", "--endpoint-reconciler-type=none")
 	until(t, "API server", func() string {
 		if _, err := c.run("", "kubectl", "get", "--raw=/readyz"); err != nil {
@@ -110,7 +111,8 @@ func (c *controlPlane) startOperator(t *testing.T) {
 	t.Helper()
 	module, err := exec.Command("go", "list", "-m", "-f={{.Dir}}", "github.com/prometheus-operator/prometheus-operator").Output()
 	must(t, err)
-	c.must(t, "", "kubectl", "apply", "--server-side", "-f", filepath.Join(strings.TrimSpace(string(module)), "example/prometheus-operator-crd"))
+	definitions := filepath.Join(strings.TrimSpace(string(module)), "example/prometheus-operator-crd")
+	c.must(t, "", "kubectl", "apply", "--server-side", "-f", definitions)
 	c.must(t, "", "kubectl", "wait", "--for=condition=Established", "--timeout=1m", "customresourcedefinitions", "--all")
 	c.start(t, "operator", "--apiserver="+c.url, "--web.listen-address=127.0.0.1:0")
 }

@@ -111,7 +111,8 @@ func TestDashboard(t *testing.T) {
 			if v.Type != dashboard.VariableTypeDatasource {
 				t.Errorf("variable %s is of type %s", v.Name, v.Type)
 			}
-		} else if v.Type != dashboard.VariableTypeQuery || of(v.Definition) != definition || !of(v.Multi) || !of(v.IncludeAll) || !fromVariable(v.Datasource) {
+		} else if v.Type != dashboard.VariableTypeQuery || of(v.Definition) != definition || !of(v.Multi) || !of(v.IncludeAll) ||
+			!fromVariable(v.Datasource) {
 			t.Errorf("variable %s: %s", v.Name, cog.Dump(v))
 		}
 	}

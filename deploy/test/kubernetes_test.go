@@ -40,7 +40,8 @@ func TestKubernetes(t *testing.T) {
 		c.must(t, fmt.Sprintf(restricted, namespace), "kubectl", "apply", "-f", "-")
 	}
 
-	c.must(t, "", "kubectl", "--namespace=monitoring", "create", "secret", "generic", "s", "--from-literal=u=u", "--from-literal=p=p") // of the chart "password"
+	// The chart "password" names this Secret.
+	c.must(t, "", "kubectl", "--namespace=monitoring", "create", "secret", "generic", "s", "--from-literal=u=u", "--from-literal=p=p")
 
 	c.must(t, "", "kubectl", "apply", "--server-side", "--namespace=kustomized", "-k", "../kubernetes")
 	for _, chart := range charts {
@@ -66,11 +67,14 @@ func TestKubernetes(t *testing.T) {
 func (c *controlPlane) refuses(t *testing.T) {
 	t.Helper()
 	monitor := strings.Replace(read(t, "../kubernetes/servicemonitor.yaml"), "interval", "intervall", 1)
-	if _, err := c.run(monitor, "kubectl", "apply", "--server-side", "--namespace=kustomized", "-f", "-"); err == nil || !strings.Contains(err.Error(), "field not declared in schema") {
+	_, err := c.run(monitor, "kubectl", "apply", "--server-side", "--namespace=kustomized", "-f", "-")
+	if err == nil || !strings.Contains(err.Error(), "field not declared in schema") {
 		t.Errorf("a misspelt field: %v", err)
 	}
-	pod := `{apiVersion: v1, kind: Pod, metadata: {name: root}, spec: {serviceAccountName: memdump-exporter, containers: [{name: c, image: i}]}}`
-	if _, err := c.run(pod, "kubectl", "create", "--namespace=kustomized", "-f", "-"); err == nil || !strings.Contains(err.Error(), "violates PodSecurity") {
+	pod := `{apiVersion: v1, kind: Pod, metadata: {name: root},
+		spec: {serviceAccountName: memdump-exporter, containers: [{name: c, image: i}]}}`
+	_, err = c.run(pod, "kubectl", "create", "--namespace=kustomized", "-f", "-")
+	if err == nil || !strings.Contains(err.Error(), "violates PodSecurity") {
 		t.Errorf("a pod that may do more than ours: %v", err)
 	}
 }
@@ -88,7 +92,8 @@ func (c *controlPlane) release(t *testing.T) {
 	if back := db(); upgraded != "other" || back != "vmstats" || !strings.Contains(notes, "deployment/memdump") {
 		t.Errorf("database %q after the upgrade, %q after the rollback, and the notes:\n%s", upgraded, back, notes)
 	}
-	if got := c.must(t, "", "kubectl", "--namespace=released", "get", "servicemonitors,prometheusrules", "-o=name"); strings.Count(got, "/memdump\n") != 2 {
+	got := c.must(t, "", "kubectl", "--namespace=released", "get", "servicemonitors,prometheusrules", "-o=name")
+	if strings.Count(got, "/memdump\n") != 2 {
 		t.Errorf("helm saw the operator's kinds and made of them %s", got)
 	}
 }
@@ -138,7 +143,10 @@ spec:
 `, regexp.MustCompile(`\d+\.\d+\.\d+`).Find(version), c.url), "kubectl", "apply", "-f", "-")
 
 	// Of each namespace one, and the PodMonitor.
-	jobs := []string{"serviceMonitor/kustomized/memdump-exporter/0", "serviceMonitor/monitoring/memdump/0", "serviceMonitor/released/memdump/0", "podMonitor/monitoring/memdump-exporter-pods/0"}
+	jobs := []string{
+		"serviceMonitor/kustomized/memdump-exporter/0", "serviceMonitor/monitoring/memdump/0", "serviceMonitor/released/memdump/0",
+		"podMonitor/monitoring/memdump-exporter-pods/0",
+	}
 	var text string
 	until(t, "the operator's configuration", func() string {
 		var secret corev1.Secret
@@ -166,7 +174,8 @@ spec:
 	t.Logf("the scrape job that the operator wrote of deploy/kubernetes:\n%s", job[:strings.LastIndex(job, "\n")])
 
 	var rules corev1.ConfigMapList
-	must(t, json.Unmarshal([]byte(c.must(t, "", "kubectl", "--namespace=prometheus", "get", "configmaps", "-l=prometheus-name=all", "-o=json")), &rules))
+	configMaps := c.must(t, "", "kubectl", "--namespace=prometheus", "get", "configmaps", "-l=prometheus-name=all", "-o=json")
+	must(t, json.Unmarshal([]byte(configMaps), &rules))
 	files := 0
 	for _, rules := range rules.Items {
 		must(t, os.MkdirAll(filepath.Join(c.dir, "rules", rules.Name), 0o700))
@@ -208,18 +217,22 @@ func (c *controlPlane) targets(t *testing.T, cfg *config.Config) {
 	t.Helper()
 	// As the endpoints controller would: ours, one of another Service, and another port of a Service labelled as ours.
 	for i, service := range []struct{ name, label, port string }{
-		{"memdump-exporter", "memdump-exporter", "http-metrics"}, {"foreign", "foreign", "http-metrics"}, {"memdump-exporter-debug", "memdump-exporter", "debug"},
+		{"memdump-exporter", "memdump-exporter", "http-metrics"},
+		{"foreign", "foreign", "http-metrics"},
+		{"memdump-exporter-debug", "memdump-exporter", "debug"},
 	} {
 		pod := "null"
 		if i == 0 {
 			pod = "{kind: Pod, name: memdump-exporter, namespace: kustomized}"
 		}
 		c.must(t, fmt.Sprintf(`
-{apiVersion: v1, kind: Service, metadata: {name: %[1]s, labels: {app.kubernetes.io/name: %[2]s}}, spec: {ports: [{name: %[3]s, port: 10147}]}}
+{apiVersion: v1, kind: Service, metadata: {name: %[1]s, labels: {app.kubernetes.io/name: %[2]s}},
+ spec: {ports: [{name: %[3]s, port: 10147}]}}
 ---
 {apiVersion: v1, kind: Endpoints, metadata: {name: %[1]s, labels: {app.kubernetes.io/name: %[2]s}},
  subsets: [{addresses: [{ip: 192.0.2.%[4]d, targetRef: %[5]s}], ports: [{name: %[3]s, port: 10147}]}]}
-`, service.name, service.label, service.port, i+1, pod), "kubectl", "apply", "--server-side", "--force-conflicts", "--field-manager=test", "--namespace=kustomized", "-f", "-")
+`, service.name, service.label, service.port, i+1, pod),
+			"kubectl", "apply", "--server-side", "--force-conflicts", "--field-manager=test", "--namespace=kustomized", "-f", "-")
 	}
 
 	scrapes, err := cfg.GetScrapeConfigs()
@@ -243,12 +256,19 @@ func (c *controlPlane) targets(t *testing.T, cfg *config.Config) {
 		discovered        int
 		interval, timeout time.Duration
 	}{
-		{"serviceMonitor/kustomized/memdump-exporter/0", `container="memdump-exporter", endpoint="http-metrics", instance="192.0.2.1:10147", job="memdump-exporter", namespace="kustomized", pod="memdump-exporter", service="memdump-exporter"`, 3, 30 * time.Second, 25 * time.Second},
-		{"podMonitor/monitoring/memdump-exporter-pods/0", `container="memdump-exporter", endpoint="http-metrics", instance="192.0.2.?:10147", job="memdump-exporter", namespace="monitoring", pod="memdump-exporter-pods"`, len(charts), time.Minute, 50 * time.Second},
+		{"serviceMonitor/kustomized/memdump-exporter/0",
+			`container="memdump-exporter", endpoint="http-metrics", instance="192.0.2.1:10147", job="memdump-exporter", ` +
+				`namespace="kustomized", pod="memdump-exporter", service="memdump-exporter"`,
+			3, 30 * time.Second, 25 * time.Second},
+		{"podMonitor/monitoring/memdump-exporter-pods/0",
+			`container="memdump-exporter", endpoint="http-metrics", instance="192.0.2.?:10147", job="memdump-exporter", ` +
+				`namespace="monitoring", pod="memdump-exporter-pods"`,
+			len(charts), time.Minute, 50 * time.Second},
 	} {
 		scrape := byName[want.job]
-		if time.Duration(scrape.ScrapeInterval) != want.interval || time.Duration(scrape.ScrapeTimeout) != want.timeout || scrape.MetricsPath != "/metrics" || scrape.HonorLabels {
-			t.Errorf("%s: every %v, for %v, %s, honor_labels %v", want.job, scrape.ScrapeInterval, scrape.ScrapeTimeout, scrape.MetricsPath, scrape.HonorLabels)
+		interval, timeout := time.Duration(scrape.ScrapeInterval), time.Duration(scrape.ScrapeTimeout)
+		if interval != want.interval || timeout != want.timeout || scrape.MetricsPath != "/metrics" || scrape.HonorLabels {
+			t.Errorf("%s: every %v, for %v, %s, honor_labels %v", want.job, interval, timeout, scrape.MetricsPath, scrape.HonorLabels)
 		}
 		var kept []string
 		discovered := 0

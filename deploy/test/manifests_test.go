@@ -344,8 +344,9 @@ func TestKustomization_examples(t *testing.T) {
 		text = strings.Replace(text, "../memdump_exporter/deploy/kubernetes", base, 1)
 		must(t, os.WriteFile(filepath.Join(folder, "kustomization.yaml"), []byte(text), 0o600))
 		m := kustomize(t, folder)
-		if pod := m.Deployment.Spec.Template.Spec; m.Deployment.Namespace != "memdump" || pod.Containers[0].Image != "YOUR-REGISTRY/memdump_exporter:TAG" {
-			t.Errorf("namespace %s, image %s", m.Deployment.Namespace, pod.Containers[0].Image)
+		image := m.Deployment.Spec.Template.Spec.Containers[0].Image
+		if m.Deployment.Namespace != "memdump" || image != "YOUR-REGISTRY/memdump_exporter:TAG" {
+			t.Errorf("namespace %s, image %s", m.Deployment.Namespace, image)
 		}
 		return m
 	}
@@ -365,7 +366,8 @@ func TestKustomization_examples(t *testing.T) {
 		m := example(t, "INFLUX_TOKEN_FILE")
 		m.check(t)
 		pod := m.Deployment.Spec.Template.Spec
-		if len(pod.Volumes) > 0 || slices.ContainsFunc(pod.Containers[0].Env, func(e corev1.EnvVar) bool { return e.Name == "INFLUX_TOKEN_FILE" }) {
+		tokenFile := func(e corev1.EnvVar) bool { return e.Name == "INFLUX_TOKEN_FILE" }
+		if len(pod.Volumes) > 0 || slices.ContainsFunc(pod.Containers[0].Env, tokenFile) {
 			t.Errorf("a token's volume or variable is left: %v, %v", pod.Volumes, pod.Containers[0].Env)
 		}
 	})

@@ -99,12 +99,16 @@ func TestChart_securityContext(t *testing.T) {
 		want  string
 	}{
 		"{}": {nil, fixed},
-		"{global: {compatibility: {openshift: {adaptSecurityContext: force}}}}":                                        {nil, "[]"},
-		"{global: {compatibility: {openshift: {adaptSecurityContext: disabled}}}}":                                     {chartutil.VersionSet{openShiftKind}, fixed},
-		"{global: {imageRegistry: of-another-chart}}":                                                                  {chartutil.VersionSet{openShiftKind}, "[]"},
-		"{podSecurityContext: {runAsUser: null, fsGroup: null}}":                                                       {nil, "[]"},
-		"{podSecurityContext: {runAsUser: 1000680001, fsGroup: 1000680002}, securityContext: {runAsUser: 1}}":          {nil, `["runAsUser 1 is not in the namespace's range"]`},
-		"{podSecurityContext: {runAsUser: 1, fsGroup: 1000680002}, securityContext: {runAsUser: 1, privileged: true}}": {chartutil.VersionSet{openShiftKind}, `["privileges"]`},
+		"{global: {compatibility: {openshift: {adaptSecurityContext: force}}}}":    {nil, "[]"},
+		"{global: {compatibility: {openshift: {adaptSecurityContext: disabled}}}}": {chartutil.VersionSet{openShiftKind}, fixed},
+		"{global: {imageRegistry: of-another-chart}}":                              {chartutil.VersionSet{openShiftKind}, "[]"},
+		"{podSecurityContext: {runAsUser: null, fsGroup: null}}":                   {nil, "[]"},
+		"{podSecurityContext: {runAsUser: 1000680001, fsGroup: 1000680002}, securityContext: {runAsUser: 1}}": {
+			nil, `["runAsUser 1 is not in the namespace's range"]`,
+		},
+		"{podSecurityContext: {runAsUser: 1, fsGroup: 1000680002}, securityContext: {runAsUser: 1, privileged: true}}": {
+			chartutil.VersionSet{openShiftKind}, `["privileges"]`,
+		},
 	} {
 		text, _, err := render(load(t), "memdump", values, c.kinds)
 		must(t, err)

@@ -56,7 +56,10 @@ func serveWeb(t *testing.T, m *manifests) int32 {
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
-	server := &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)}
+	server := &http.Server{
+		Handler:  http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}),
+		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0),
+	}
 	ended := make(chan error, 1)
 	go func() {
 		ended <- web.Serve(l, server, &web.FlagConfig{WebConfigFile: &file}, slog.New(slog.NewTextHandler(io.Discard, nil)))

@@ -38,7 +38,8 @@ func TestPackages(t *testing.T) {
 
 // TestUnit_specifiers: systemd omits a variable whose specifier it does not have, with no more than a line in its log.
 func TestUnit_specifiers(t *testing.T) {
-	for _, specifier := range regexp.MustCompile(`(?m)^[^#\n]*(%.)`).FindAllStringSubmatch(read(t, "../systemd/memdump_exporter.service"), -1) {
+	unit := read(t, "../systemd/memdump_exporter.service")
+	for _, specifier := range regexp.MustCompile(`(?m)^[^#\n]*(%.)`).FindAllStringSubmatch(unit, -1) {
 		if specifier[1] != "%n" { // the unit's name, in every systemd
 			t.Errorf("the unit has the specifier %s", specifier[1])
 		}

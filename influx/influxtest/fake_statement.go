@@ -18,7 +18,8 @@ var (
 	identRegexp  = regexp.MustCompile(identPattern)
 	showRegexp   = regexp.MustCompile(`^SHOW (FIELD|TAG) KEYS` + fromPattern + `$`)
 	selectRegexp = regexp.MustCompile(`^SELECT (.*?)` + fromPattern + `(?: WHERE (time [^"']*?))?` +
-		`(?: GROUP BY (?:(\*)|(time\(1d\) fill\(none\))|((?:` + identPattern + `,?)+)))?( ORDER BY time DESC)?(?: LIMIT (\d+)(?: OFFSET (\d+))?)?$`)
+		`(?: GROUP BY (?:(\*)|(time\(1d\) fill\(none\))|((?:` + identPattern + `,?)+)))?` +
+		`( ORDER BY time DESC)?(?: LIMIT (\d+)(?: OFFSET (\d+))?)?$`)
 	columnRegexp = regexp.MustCompile(`^(?:([A-Z]+)\()?(?:` + identPattern + `::(field|tag)|(\*)::field)\)?` +
 		`(?: AS ` + identPattern + `)?(?:, ?|$)`)
 	timeRegexp = regexp.MustCompile(`^time (>=|<) (-?\d+)(?: AND |$)`)

@@ -176,7 +176,8 @@ func TestHandler_dumps(t *testing.T) {
 		fake.Add(dumpOf("a&b=c d", "1"), dumpOf("", "e\u202ef"), monitored(1))
 		body := open(t.Context(), newHandler(t, fake)).Body.String()
 		for _, want := range []string{
-			`<a href="./records?dom=a%26b%3dc%20d">a&amp;b=c d</a></td><td class="name">1</td><td class="number">2.0 KiB</td><td class="number">2.5 s</td>`,
+			`<a href="./records?dom=a%26b%3dc%20d">a&amp;b=c d</a></td><td class="name">1</td>` +
+				`<td class="number">2.0 KiB</td><td class="number">2.5 s</td>`,
 			`<a href="./records?vmid=e%e2%80%aef">e\u202ef</a></td><td class="name">e\u202ef</td>`,
 		} {
 			if !strings.Contains(body, want) {
