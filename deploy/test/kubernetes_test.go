@@ -261,8 +261,8 @@ func (c *controlPlane) targets(t *testing.T, cfg *config.Config) {
 				`namespace="kustomized", pod="memdump-exporter", service="memdump-exporter"`,
 			3, 30 * time.Second, 25 * time.Second},
 		{"podMonitor/monitoring/memdump-exporter-pods/0",
-			`container="memdump-exporter", endpoint="http-metrics", instance="192.0.2.?:10147", job="memdump-exporter", ` +
-				`namespace="monitoring", pod="memdump-exporter-pods"`,
+			`app_kubernetes_io_instance="pods", container="memdump-exporter", endpoint="http-metrics", instance="192.0.2.?:10147", ` +
+				`job="memdump-exporter", namespace="monitoring", pod="memdump-exporter-pods"`,
 			len(charts), time.Minute, 50 * time.Second},
 	} {
 		scrape := byName[want.job]
