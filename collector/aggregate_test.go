@@ -7,6 +7,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -344,7 +345,7 @@ func recordsOf(t *testing.T, body string) *aggregate {
 
 // TestAggregate_ambiguous: a name that is not UTF-8 may stand for several names.
 func TestAggregate_ambiguous(t *testing.T) {
-	columns := `"time","dom","vmid","host","sha256"`
+	columns := `"time","dom","vmid","host","sha256","duration_sec","gzip_size_bytes","raw_size_bytes"`
 	for row, unclear := range map[string]bool{
 		`[5,"a","1","h","x"]`:                   false,
 		`[5,"cut` + "\ufffd" + `","1","h","x"]`: true,
@@ -352,7 +353,7 @@ func TestAggregate_ambiguous(t *testing.T) {
 		`[5,"a","1","` + "\ufffd" + `","x"]`:    false, // a host is no identity
 		`[5,"` + "\ufffd" + `","1","h",null]`:   false, // no dump
 	} {
-		a := recordsOf(t, rowsOf(columns, row))
+		a := recordsOf(t, rowsOf(columns, strings.TrimSuffix(row, "]")+",null,null,null]"))
 		if _, known, err := a.distinct(1); errors.Is(err, errAmbiguous) != unclear || known == unclear {
 			t.Errorf("%s: known %v, %v", row, known, err)
 		}

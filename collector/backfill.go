@@ -161,8 +161,7 @@ func (e *Exporter) readRange(ctx context.Context, b Backfill, r, window rangecac
 	ctx, cancel := context.WithTimeout(ctx, b.Timeout)
 	defer cancel()
 	parts := make(map[int64]*aggregate)
-	statement := e.config.statement(dumps, historyColumns, "", r)
-	for row, err := range e.config.Database.Rows(ctx, influx.Request{Statement: statement, MaxBytes: maxSetBytes}) {
+	for row, err := range e.rows(ctx, selection{dumps, historyColumns, "", r}, maxSetBytes) {
 		if err != nil {
 			return nil, err
 		}

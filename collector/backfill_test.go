@@ -169,7 +169,7 @@ func TestBackfill_untrue(t *testing.T) {
 	at := func(seconds float64) int64 {
 		return recordedNow.Add(time.Duration(seconds * float64(time.Second))).UnixNano()
 	}
-	columns := `"time","dom","vmid","sha256","gzip_size_bytes"`
+	columns := `"time","dom","vmid","sha256","gzip_size_bytes","host","duration_sec","raw_size_bytes"`
 	const before, within = 0, 1 // the first step, and the steps
 	for name, tt := range map[string]struct {
 		part   int
@@ -181,14 +181,14 @@ func TestBackfill_untrue(t *testing.T) {
 		"records before it fail":     {before, rejected, "refused", 0},
 		"records fail":               {within, rejected, "refused", 1},
 		"a response that ends early": {within, `{"results":[{"series":[`, "truncated", 1},
-		"a record at no time":        {within, rowsOf(columns, `["soon","a","1","x",1]`), "malformed", 1},
-		"a record at a time before":  {within, rowsOf(columns, fmt.Sprintf(`[%d,"a","1","x",1]`, at(0))), "malformed", 1},
-		"a record at a time after":   {within, rowsOf(columns, fmt.Sprintf(`[%d,"a","1","x",1]`, at(30)+1)), "malformed", 1},
-		"a size that is a text":      {within, rowsOf(columns, fmt.Sprintf(`[%d,"a","1","x","1"]`, at(5))), "malformed", 1},
-		"a size below zero":          {within, rowsOf(columns, fmt.Sprintf(`[%d,"a","1","x",-1]`, at(5))), "out_of_range", 1},
-		"sizes that overflow": {within, rowsOf(columns, fmt.Sprintf(`[%d,"a","1","x",9223372036854775807],[%d,"a","1","x",1]`, at(5), at(15))),
+		"a record at no time":        {within, rowsOf(columns, `["soon","a","1","x",1,null,null,null]`), "malformed", 1},
+		"a record at a time before":  {within, rowsOf(columns, fmt.Sprintf(`[%d,"a","1","x",1,null,null,null]`, at(0))), "malformed", 1},
+		"a record at a time after":   {within, rowsOf(columns, fmt.Sprintf(`[%d,"a","1","x",1,null,null,null]`, at(30)+1)), "malformed", 1},
+		"a size that is a text":      {within, rowsOf(columns, fmt.Sprintf(`[%d,"a","1","x","1",null,null,null]`, at(5))), "malformed", 1},
+		"a size below zero":          {within, rowsOf(columns, fmt.Sprintf(`[%d,"a","1","x",-1,null,null,null]`, at(5))), "out_of_range", 1},
+		"sizes that overflow": {within, rowsOf(columns, fmt.Sprintf(`[%d,"a","1","x",9223372036854775807,null,null,null],[%d,"a","1","x",1,null,null,null]`, at(5), at(15))),
 			"out_of_range", 2},
-		"names that are not UTF-8": {within, rowsOf(columns, fmt.Sprintf("[%d,\"a\ufffd\",\"1\",\"x\",1]", at(15))), "out_of_range", 2},
+		"names that are not UTF-8": {within, rowsOf(columns, fmt.Sprintf("[%d,\"a\ufffd\",\"1\",\"x\",1,null,null,null]", at(15))), "out_of_range", 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMemory(t)

@@ -62,14 +62,15 @@ var judgedQueries = []judged{
 	{"raw_bytes", rowsOf(`"time","raw"`, `[0,1e20]`), sumRead("raw", "memdump_dumps_raw_bytes")},
 	{"duration_mean", rowsOf(`"time","sum","count","mean"`, `[0,10.5,4,2.625]`), durationsRead},
 	{"last_dump", rowsOf(`"time","last"`, `[1762857000000000001,"x"]`), newestRead},
-	{dumpedVMs, seriesOf(taggedSeries("1", "a", 1), taggedSeries("2", "", 2), taggedSeries("", "a", 3)), runsRead},
-	{monitoredVMs, seriesOf(taggedSeries("1", "a", recordedNow.UnixNano()), taggedSeries("2", "b", recordedNow.UnixNano()-1)), telemetryRead},
+	{dumpedVMs, seriesOf(taggedSeries("mem_dumps", "1", "a", 1), taggedSeries("mem_dumps", "2", "", 2), taggedSeries("mem_dumps", "", "a", 3)), runsRead},
+	{monitoredVMs, seriesOf(taggedSeries("vm_info", "1", "a", recordedNow.UnixNano()),
+		taggedSeries("vm_info", "2", "b", recordedNow.UnixNano()-1)), telemetryRead},
 }
 
 // taggedSeries returns a series with one row.
-func taggedSeries(id, name string, ns int64) string {
-	const format = `{"name":"m","tags":{"vmid":%q,"dom":%q,"VMID":%[1]q,"name":%[2]q},"columns":["time","newest"],"values":[[%[3]d,"x"]]}`
-	return fmt.Sprintf(format, id, name, ns)
+func taggedSeries(measurement, id, name string, ns int64) string {
+	const format = `{"name":%q,"tags":{"vmid":%q,"dom":%q,"VMID":%[2]q,"name":%[3]q},"columns":["time","newest"],"values":[[%[4]d,"x"]]}`
+	return fmt.Sprintf(format, measurement, id, name, ns)
 }
 
 // seriesOf returns a response.

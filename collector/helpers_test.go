@@ -497,7 +497,7 @@ const (
 
 // rowsOf returns a response of rows without tags.
 func rowsOf(columns, rows string) string {
-	return `{"results":[{"statement_id":0,"series":[{"name":"m","columns":[` + columns + `],"values":[` + rows + `]}]}]}`
+	return `{"results":[{"statement_id":0,"series":[{"name":"mem_dumps","columns":[` + columns + `],"values":[` + rows + `]}]}]}`
 }
 
 // fieldKeys returns a response to SHOW FIELD KEYS with pairs of name and type.

@@ -340,7 +340,7 @@ func (e *Exporter) fetchHistory(ctx context.Context, s source, r rangecache.Rang
 		q := e.query(monitoredVMs)
 		columns, tail, add = q.columns, q.tail, q.add
 	}
-	return e.fetch(ctx, e.config.statement(s, columns, tail, r), maxSetBytes, add)
+	return e.fetch(ctx, selection{s, columns, tail, r}, maxSetBytes, add)
 }
 
 // splittable reports whether a request that failed may succeed for a shorter range. A response

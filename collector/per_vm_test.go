@@ -3,6 +3,7 @@ package collector
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -114,7 +115,8 @@ func TestPerVM_sizes(t *testing.T) {
 			return ""
 		}
 		series := func(vmid, dom, size string) string {
-			const format = `{"name":"m","tags":{"vmid":%q,"dom":%q},"columns":["time","dumps","compressed"],"values":[[0,1,%s]]}`
+			const format = `{"name":"mem_dumps","tags":{"vmid":%q,"dom":%q},"columns":["time","dumps","compressed","raw","seconds","timed"],` +
+				`"values":[[0,1,%s,null,null,0]]}`
 			return fmt.Sprintf(format, vmid, dom, size)
 		}
 		all := []string{series("1", "a", "9223372036854775807"), series("2", "a", "1"), series("3", "b", "1e30")}
@@ -142,20 +144,28 @@ func TestPerVM_names(t *testing.T) {
 		"nobody has any name": {[]string{""}, 0, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var series []string
+			series := make(map[string][]string) // by the columns of the statement
 			for i, dom := range tt.names {
 				tag, err := json.Marshal(dom)
 				if err != nil {
 					t.Fatal(err)
 				}
-				const format = `{"name":"m","tags":{"vmid":"","dom":%s},"columns":["time","newest","dumps","compressed","sha256","host"],` +
-					`"values":[[%d,"x",1,2,"x",null]]}`
-				series = append(series, fmt.Sprintf(format, tag, recordedNow.UnixNano()+int64(i)))
+				const format = `{"name":"mem_dumps","tags":{"vmid":"","dom":%s},"columns":["time",%s],"values":[[%d,%s]]}`
+				for name, response := range map[string][2]string{
+					dumpedVMs: {`"newest"`, `"x"`},
+					vmTotals:  {`"dumps","compressed","raw","seconds","timed"`, `1,2,null,null,0`},
+					vmPlaces:  {`"sha256","host"`, `"x",null`},
+				} {
+					at := recordedNow.UnixNano() + int64(i)
+					series[name] = append(series[name], fmt.Sprintf(format, tag, response[0], at, response[1]))
+				}
 			}
 			m := newMemory(t)
 			m.respond = func(statement string) string {
-				if strings.Contains(statement, `GROUP BY "vmid","dom"`) {
-					return `{"results":[{"series":[` + strings.Join(series, ",") + `]}]}`
+				for _, q := range append(slices.Clone(queries), perVMQueries...) {
+					if all := series[q.name]; len(all) > 0 && strings.HasPrefix(statement, "SELECT "+q.columns+" FROM") {
+						return seriesOf(all...)
+					}
 				}
 				return ""
 			}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
+	"regexp"
 	"slices"
 	"sync"
 	"time"
@@ -160,8 +162,8 @@ func (b *batch) fetchWave(ctx context.Context, q *query, v view, wave []rangecac
 	for i, r := range wave {
 		requests.Go(func() {
 			errs[i] = contain(func() (err error) {
-				statement := b.exporter.config.statement(q.source, q.columns, q.tail, r.Within(v.relevant))
-				parts[i], err = b.exporter.fetch(ctx, statement, q.maxBytes, q.add)
+				s := selection{q.source, q.columns, q.tail, r.Within(v.relevant)}
+				parts[i], err = b.exporter.fetch(ctx, s, q.maxBytes, q.add)
 				return err
 			})
 		})
@@ -171,9 +173,9 @@ func (b *batch) fetchWave(ctx context.Context, q *query, v view, wave []rangecac
 }
 
 // fetch makes one request and returns the aggregate of its rows.
-func (e *Exporter) fetch(ctx context.Context, statement string, maxBytes int64, add addRow) (*aggregate, error) {
+func (e *Exporter) fetch(ctx context.Context, s selection, maxBytes int64, add addRow) (*aggregate, error) {
 	a := newAggregate()
-	for row, err := range e.config.Database.Rows(ctx, influx.Request{Statement: statement, MaxBytes: maxBytes}) {
+	for row, err := range e.rows(ctx, s, maxBytes) {
 		if err == nil {
 			a.rows++
 			err = add(a, row)
@@ -183,6 +185,37 @@ func (e *Exporter) fetch(ctx context.Context, statement string, maxBytes int64, 
 		}
 	}
 	return a, nil
+}
+
+// selection is what a statement selects.
+type selection struct {
+	source        source
+	columns, tail string
+	time          rangecache.Range
+}
+
+// alias matches the name of a column in a selection.
+var alias = regexp.MustCompile(` AS "([a-z0-9_]+)"`)
+
+// rows makes one request and yields the rows of the response. A row of another measurement, or with
+// other columns, is influx.ErrMalformed: a cache has returned the response to another request.
+func (e *Exporter) rows(ctx context.Context, s selection, maxBytes int64) iter.Seq2[influx.Row, error] {
+	_, measurements := e.config.measurements(s.source)
+	var names []string // none for a selection of all fields
+	for _, match := range alias.FindAllStringSubmatch(s.columns, -1) {
+		names = append(names, match[1])
+	}
+	return func(yield func(influx.Row, error) bool) {
+		request := influx.Request{Statement: e.config.statement(s.source, s.columns, s.tail, s.time), MaxBytes: maxBytes}
+		for row, err := range e.config.Database.Rows(ctx, request) {
+			if err == nil && (!slices.Contains(measurements, row.Measurement) || len(names) > 0 && !row.HasColumns(names)) {
+				err = fmt.Errorf("%w: the response has another measurement or other columns than the request", influx.ErrMalformed)
+			}
+			if !yield(row, err) || err != nil {
+				return
+			}
+		}
+	}
 }
 
 // gatewayQuery is a query for a v3-query gateway, which takes SQL and returns the JSON of InfluxDB

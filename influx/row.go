@@ -3,6 +3,7 @@ package influx
 import (
 	"encoding/json"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -45,6 +46,16 @@ func scalar(raw json.RawMessage) any {
 		return text
 	}
 	return json.Number(raw)
+}
+
+// HasColumns reports whether the row has a column "time", the named columns, and no other one.
+func (r Row) HasColumns(names []string) bool {
+	for _, name := range names {
+		if !slices.Contains(r.columns, name) {
+			return false
+		}
+	}
+	return len(r.columns) == len(names)+1 && slices.Contains(r.columns, "time")
 }
 
 // Only returns the name of the only column that is not "time".
