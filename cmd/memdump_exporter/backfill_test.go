@@ -255,14 +255,15 @@ func longRanges(
 // overflow responds with more records than the exporter reads, as where dumps are made every few
 // seconds.
 func overflow(from int64, w http.ResponseWriter, _ *http.Request) {
-	_, _ = io.WriteString(w, `{"results":[{"series":[{"name":"mem_dumps","columns":["time","sha256"],"values":[`)
-	row := []byte(fmt.Sprintf(`[%d,"%s"],`, from, strings.Repeat("0", 64<<10)))
+	_, _ = io.WriteString(w, `{"results":[{"series":[{"name":"mem_dumps","columns":["time","sha256","dom","vmid","host",`+
+		`"duration_sec","gzip_size_bytes","raw_size_bytes"],"values":[`)
+	row := []byte(fmt.Sprintf(`[%d,"%s","a","1","h",1,1,1],`, from, strings.Repeat("0", 64<<10)))
 	for range 97 << 20 / len(row) {
 		if _, err := w.Write(row); err != nil {
 			return
 		}
 	}
-	_, _ = io.WriteString(w, `[0,null]]}]}]}`)
+	_, _ = io.WriteString(w, `[0,null,null,null,null,null,null,null]]}]}]}`)
 }
 
 // hang does not respond until the client leaves.

@@ -30,22 +30,29 @@ const (
 func upstream(t *testing.T, vms int) (url string, sets *atomic.Int64) {
 	t.Helper()
 	sets = new(atomic.Int64)
-	series := func(tags string) string {
+	series := func(measurement, tags string) string {
 		var text strings.Builder
 		for vm := range vms {
-			fmt.Fprintf(&text, `,{"name":"m","tags":{%s},"columns":["time","newest"],"values":[[%d,41]]}`,
+			fmt.Fprintf(&text, `,{"name":%q,"tags":{%s},"columns":["time","newest"],"values":[[%d,41]]}`, measurement,
 				strings.ReplaceAll(tags, "N", fmt.Sprintf("%05d", vm)), time.Now().UnixNano())
 		}
 		return `{"results":[{"series":[` + text.String()[1:] + `]}]}`
 	}
+	single := func(columns, values string) string {
+		return `{"results":[{"series":[{"name":"mem_dumps","columns":["time",` + columns + `],"values":[[0,` + values + `]]}]}]}`
+	}
 	responses := []struct{ part, response string }{
 		{"SHOW FIELD KEYS", `{"results":[{"series":[{"columns":["fieldKey","fieldType"],` +
 			`"values":[["sha256","string"],["gzip_size_bytes","integer"],["raw_size_bytes","float"],["duration_sec","float"]]}]}]}`},
-		{`GROUP BY "vmid","dom"`, series(`"vmid":"N","dom":"vm-N"`)},
-		{`GROUP BY *`, series(`"VMID":"N","name":"vm-N","uuid":"u-N"`)},
+		{`GROUP BY "vmid","dom"`, series("mem_dumps", `"vmid":"N","dom":"vm-N"`)},
+		{`GROUP BY *`, series("vm_info", `"VMID":"N","name":"vm-N","uuid":"u-N"`)},
 		{`AS "host"`, `{"results":[{}]}`}, // of settled time
-		{"", `{"results":[{"series":[{"columns":["time","dumps","compressed","raw","sum","count","mean","last"],` +
-			`"values":[[0,41,41,41,41,1,41,41]]}]}]}`},
+		{`AS "count"`, single(`"sum","count","mean"`, "41,1,41")},
+		{`AS "dumps"`, single(`"dumps"`, "41")},
+		{`AS "compressed"`, single(`"compressed"`, "41")},
+		{`AS "raw"`, single(`"raw"`, "41")},
+		{`AS "mean"`, single(`"mean"`, "41")},
+		{`AS "last"`, single(`"last"`, "41")},
 	}
 	return influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Influxdb-Version", "1.8.10")
