@@ -1,4 +1,4 @@
-# `make image` builds it, with the commit's stamp; without arguments it says "unknown".
+# `make image` builds it, with the commit's stamp; without arguments it is "unknown".
 # Where a registry can be reached, pin the image by digest: --build-arg GO_IMAGE=golang:1.26@sha256:…
 ARG GO_IMAGE=golang:1.26
 

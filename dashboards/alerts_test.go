@@ -61,7 +61,7 @@ func TestAlerts(t *testing.T) {
 			t.Errorf("%s has no severity critical or warning", name)
 		}
 		if !strings.Contains(runbooks, "\n## "+name+"\n**Means**: ") {
-			t.Errorf("docs/runbooks.md has no heading %s with what it means", name)
+			t.Errorf("docs/runbooks.md has no heading %s with its meaning", name)
 		}
 	}
 	if headings := strings.Count(runbooks, "\n## Memdump"); headings != len(blocks) {

@@ -40,10 +40,10 @@ make -s image ENGINE="$buildah" IMAGE=localhost/memdump_exporter VERSION=image-t
   IMAGE_FLAGS="--isolation chroot --build-arg GO_IMAGE=localhost/golang-stand-in --volume $(go env GOMODCACHE)/cache/download:/modules:ro" >"$dir/log" 2>&1 || { cat "$dir/log"; fail 'not built'; }
 image=localhost/memdump_exporter:image-test
 
-echo '== what it says of itself'
-said=$($buildah inspect --type image --format '{{.OCIv1.Config.User}} {{.OCIv1.Config.Entrypoint}} {{.OCIv1.Config.ExposedPorts}} {{index .OCIv1.Config.Labels "org.opencontainers.image.version"}} {{index .OCIv1.Config.Labels "org.opencontainers.image.revision"}} {{index .OCIv1.Config.Labels "org.opencontainers.image.created"}}' $image)
-echo "$said"
-set -- $said
+echo '== configuration and labels'
+config=$($buildah inspect --type image --format '{{.OCIv1.Config.User}} {{.OCIv1.Config.Entrypoint}} {{.OCIv1.Config.ExposedPorts}} {{index .OCIv1.Config.Labels "org.opencontainers.image.version"}} {{index .OCIv1.Config.Labels "org.opencontainers.image.revision"}} {{index .OCIv1.Config.Labels "org.opencontainers.image.created"}}' $image)
+echo "$config"
+set -- $config
 [ "$1 $2 $3 $4" = '65532:65532 [/memdump_exporter] map[10147/tcp:{}] image-test' ] || fail 'user, entry point, port or version'
 [ "$5" = "$(git rev-parse HEAD)" ] || fail 'the label of the revision'
 [ "$6" = "$(make -s --eval='show:;@echo $(DATE)' show)" ] || fail 'the label of the date'
@@ -69,12 +69,12 @@ pid=$!
 for _ in $(seq 100); do
   address=$(sed -n 's/.*msg="Listening on" address=//p' "$dir/log"); [ -z "$address" ] || break; sleep 0.1
 done
-curl -sf "http://$address/metrics" >"$dir/metrics" || { cat "$dir/log"; fail 'no answer'; }
+curl -sf "http://$address/metrics" >"$dir/metrics" || { cat "$dir/log"; fail 'no response'; }
 awk '$5 == "/" { print "root mounted", $6 }' "/proc/$pid/mountinfo" | tee "$dir/root"
 grep -q '^root mounted ro' "$dir/root" || fail 'the root is not read-only'
 grep -E '^(Uid|CapEff|NoNewPrivs):' "/proc/$pid/status"
 [ "$(awk '$1 == "Uid:" { print $2 } $1 == "CapEff:" { print $2 }' "/proc/$pid/status" | tr '\n' ' ')" = '65532 0000000000000000 ' ] || fail 'another user, or a capability'
 grep -E '^memdump_(up|exporter_build_info|dumps)' "$dir/metrics"
-grep -q '^memdump_up 0$' "$dir/metrics" && grep -q 'version="image-test"' "$dir/metrics" || fail 'not what the exporter says of an InfluxDB that is away'
-! grep -q '^memdump_dumps' "$dir/metrics" || fail 'a figure without InfluxDB'
+grep -q '^memdump_up 0$' "$dir/metrics" && grep -q 'version="image-test"' "$dir/metrics" || fail 'not the metrics without InfluxDB'
+! grep -q '^memdump_dumps' "$dir/metrics" || fail 'a metric without InfluxDB'
 echo 'image: as it should be'

@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// screen is what a person would see.
+// screen is standard output.
 type screen struct {
 	mu      sync.Mutex
 	text    bytes.Buffer
@@ -131,7 +131,7 @@ func (r *demoRun) wait(t *testing.T) error {
 	}
 }
 
-// must ends a test that can't go on.
+// must ends the test where there is an error.
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
@@ -157,7 +157,7 @@ func get(t *testing.T, url string) string {
 	return string(body)
 }
 
-// counted is what InfluxDB holds, in the form of tell's line.
+// counted returns what InfluxDB holds, in the form of a line of printTruth.
 func counted(t *testing.T, influx *influxtest.Writer, database string) string {
 	t.Helper()
 	query := func(statement string) []influxtest.ResponseRow {
@@ -435,7 +435,7 @@ func TestRun_refuses(t *testing.T) {
 		{"argument", "", []string{"nonsense"}, `unexpected argument "nonsense"`},
 		{"period", "", []string{"--dump-every=0"}, "must be positive"},
 		{"no exporter", "", []string{"--exporter=/no/such"}, "no exporter"},
-		{"no exporter and nobody's InfluxDB", "", []string{"--exporter="}, "requires INFLUX_URL"},
+		{"no exporter and no INFLUX_URL", "", []string{"--exporter="}, "requires INFLUX_URL"},
 		{"address taken", "", []string{this, "--listen=" + taken.Addr().String()}, "--listen"},
 		{"not a URL", "s3cr3t", []string{this, free}, "INFLUX_URL is not a URL"},
 		{"not a URL either", "http://u:s3cr3t@h:x", []string{this, free}, "INFLUX_URL is not a URL"},

@@ -153,7 +153,7 @@ func checked(t *testing.T, want int, args ...string) string {
 	return text
 }
 
-// TestCheck_terminal: a name in the database can't tell the terminal what to do.
+// TestCheck_terminal: a name in the database cannot control the terminal.
 func TestCheck_terminal(t *testing.T) {
 	var out bytes.Buffer
 	c := &check{options: options{checkOutput: "text"}, out: &out}

@@ -26,7 +26,7 @@ func TestTokenFile(t *testing.T) {
 		name   string
 		change func()
 		want   string // the header; empty: no request
-		says   string // in the log
+		log    string // part of it
 	}{
 		{"first", func() {}, "Token canary-first", ""},
 		{"in place", func() { write(t, file, "canary-second") }, "Token canary-second", ""},
@@ -59,10 +59,10 @@ func TestTokenFile(t *testing.T) {
 		if len(requests) > 0 {
 			t.Errorf("%s: %d requests were sent", step.name, len(requests))
 		}
-		words := []string{step.says, "--influx.token-file"}
+		words := []string{step.log, "--influx.token-file"}
 		log := e.logsWith(logged, words...)
 		if slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(log, word) }) {
-			t.Errorf("%s: the log does not say %q\n%s", step.name, step.says, log)
+			t.Errorf("%s: no %q in the log:\n%s", step.name, step.log, log)
 		}
 	}
 	everything := e.Logs() + get(t, e.URL+"/metrics", http.StatusOK) + get(t, e.URL+"/", http.StatusOK)

@@ -35,7 +35,7 @@ var bodyRows = []row{
 		cases(one("keys", overAllTime(m, keys), inRanges))(t, m)
 	}},
 	{id: "C5", what: "cut after each byte", tested: "TestRows_cut"},
-	{id: "C6", what: "something behind the answer", run: cases(each(malformed, ok, value("1")+"x", value("1")+value("2"), value("1")+"\x00"))},
+	{id: "C6", what: "more after the response", run: cases(each(malformed, ok, value("1")+"x", value("1")+value("2"), value("1")+"\x00"))},
 	{id: "C7", what: "an empty body, null, [], {}, \"x\", 1", run: cases(
 		each(truncated, ok, ""), each(malformed, ok, "null", "[]", "{}", `"x"`, "1"),
 	)},

@@ -65,17 +65,17 @@ var (
 
 // oneCase is one variant of a row's fault.
 type oneCase struct {
-	name   string
-	answer script
+	name    string
+	respond script
 	seen
 }
 
 // one returns one case; each returns a case for each text, named by it.
-func one(name string, answer script, want seen) []oneCase { return []oneCase{{name, answer, want}} }
+func one(name string, respond script, want seen) []oneCase { return []oneCase{{name, respond, want}} }
 
-func each(want seen, answer func(string) script, texts ...string) (list []oneCase) {
+func each(want seen, respond func(string) script, texts ...string) (list []oneCase) {
 	for _, text := range texts {
-		list = append(list, oneCase{fmt.Sprintf("%.24q", text), answer(text), want})
+		list = append(list, oneCase{fmt.Sprintf("%.24q", text), respond(text), want})
 	}
 	return list
 }
@@ -100,18 +100,18 @@ func cases(groups ...[]oneCase) func(*testing.T, *matrix) {
 					on = append(on, statementOf["records"])
 				}
 				m.subject.forgetPeak()
-				m.front.set(c.answer, on...)
+				m.front.set(c.respond, on...)
 				if c.change == nil {
 					m.subject.sees(t, c.seen)
 				} else {
 					m.subject.holds(t, c.seen, m.fullScrape(t, c, on))
 				}
-				asked, sent := m.front.set(nil)
-				if again := c.repeats || c.records || c.splits(); asked < len(on) || !again && asked > len(on) {
-					t.Errorf("%d requests, want %d", asked, len(on))
+				requests, sent := m.front.set(nil)
+				if again := c.repeats || c.records || c.splits(); requests < len(on) || !again && requests > len(on) {
+					t.Errorf("%d requests, want %d", requests, len(on))
 				}
 				if sent > maxTaken {
-					t.Errorf("%d bytes of the response were taken", sent)
+					t.Errorf("%d bytes of the response were read", sent)
 				}
 				m.subject.recoversWithin(t, cmp.Or(c.mib, moreMiB))
 				m.renew()
@@ -135,7 +135,7 @@ func (m *matrix) fullScrape(t *testing.T, c oneCase, on []string) reply {
 		}
 		m.front.set(nil)
 		m.replace()
-		m.front.set(c.answer, on...)
+		m.front.set(c.respond, on...)
 	}
 }
 

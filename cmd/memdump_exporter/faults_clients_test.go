@@ -28,7 +28,7 @@ var clientRows = []row{
 		t.Run("400, 256 files", func(t *testing.T) { halfOpen(t, m, 400, "256") })
 		t.Run("5000", func(t *testing.T) { halfOpen(t, m, 5000, "$(ulimit -n)") })
 	}},
-	{id: "F2", what: "a body that never ends; an answer that nobody reads", run: slowClients},
+	{id: "F2", what: "a body that never ends; a response that no client reads", run: slowClients},
 	{id: "F3", what: "1000 scrapers at once, three times", run: burst},
 	{id: "F4", what: "1000 scrapers that leave after 50 ms", run: leaving},
 	{id: "F5", what: "invalid scrape timeouts", run: timeouts},
@@ -69,18 +69,18 @@ func halfOpen(t *testing.T, m *matrix, n int, files string) {
 	}
 	first.Wait()
 	const scrapes = 100
-	answered, slowest := 0, time.Duration(0)
-	for i := 0; i < scrapes && answered >= i-1; i++ { // or it is lost
+	succeeded, slowest := 0, time.Duration(0)
+	for i := 0; i < scrapes && succeeded >= i-1; i++ { // or it is lost
 		got := s.metrics(t, 10)
 		if got.whole() {
-			answered++
+			succeeded++
 		}
 		slowest = max(slowest, got.took)
 	}
-	m.note("%d half-open (%d made): %d of %d scrapes answered, the slowest in %v",
-		n, opened.Load(), answered, scrapes, slowest.Round(time.Millisecond))
-	if answered < scrapes*99/100 {
-		t.Errorf("%d of %d scrapes answered", answered, scrapes)
+	m.note("%d half-open (%d made): %d of %d scrapes succeeded, the slowest in %v",
+		n, opened.Load(), succeeded, scrapes, slowest.Round(time.Millisecond))
+	if succeeded < scrapes*99/100 {
+		t.Errorf("%d of %d scrapes succeeded", succeeded, scrapes)
 	}
 	stop()
 	flood.Wait()
@@ -137,11 +137,11 @@ func burst(t *testing.T, m *matrix) {
 			}
 		}
 	}
-	asked, _ := m.front.set(nil)
+	sets, _ := m.front.set(nil)
 	peak := s.peakMiB(t)
-	m.note("%d of %d whole, %d sets of queries, peak %.1f MiB, idle %.1f", whole, 3*scrapers, asked, peak, s.idle)
-	if whole < 3*scrapers || asked > 10 || peak > 64 {
-		t.Errorf("%d whole, %d sets of queries, peak %.1f MiB", whole, asked, peak)
+	m.note("%d of %d whole, %d sets of queries, peak %.1f MiB, idle %.1f", whole, 3*scrapers, sets, peak, s.idle)
+	if whole < 3*scrapers || sets > 10 || peak > 64 {
+		t.Errorf("%d whole, %d sets of queries, peak %.1f MiB", whole, sets, peak)
 	}
 	s.settles(t)
 }
@@ -164,10 +164,10 @@ func leaving(t *testing.T, m *matrix) {
 	}
 	scrapers.Wait()
 	close(waiting)
-	asked, _ := m.front.set(nil)
-	m.note("%d sets of queries", asked)
-	if asked < 1 || asked > 10 {
-		t.Errorf("%d sets of queries, want 1 to 10", asked)
+	sets, _ := m.front.set(nil)
+	m.note("%d sets of queries", sets)
+	if sets < 1 || sets > 10 {
+		t.Errorf("%d sets of queries, want 1 to 10", sets)
 	}
 	s.recount(t, s.metrics(t, patient))
 	s.sees(t, seen{timeout: patient})
@@ -215,25 +215,25 @@ func strangeRequests(t *testing.T, m *matrix) {
 func wrongPasswords(t *testing.T, m *matrix) {
 	e, _ := m.guarded(t, fmt.Sprintf("basic_auth_users: {u: %q}\n", firstHash))
 	const scrapes = 50
-	answers := make(chan reply, scrapes)
+	replies := make(chan reply, scrapes)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	var wrong sync.WaitGroup
 	for i := range 3 * scrapes {
 		wrong.Go(func() {
-			if got := ask(nil, http.MethodGet, e.as("http", fmt.Sprint("wrong-", i))); got.status != http.StatusUnauthorized {
+			if got := send(nil, http.MethodGet, e.as("http", fmt.Sprint("wrong-", i))); got.status != http.StatusUnauthorized {
 				t.Errorf("a wrong password: HTTP %d, %v", got.status, got.err)
 			}
 		})
 		if i%3 == 0 {
-			go func() { answers <- ask(nil, http.MethodGet, e.as("http", "first")) }()
+			go func() { replies <- send(nil, http.MethodGet, e.as("http", "first")) }()
 		}
 		<-tick.C
 	}
 	wrong.Wait()
 	slowest := time.Duration(0)
 	for range scrapes {
-		got := <-answers
+		got := <-replies
 		slowest = max(slowest, got.took)
 		if !got.whole() || got.took > 3*time.Second {
 			t.Errorf("the right password: HTTP %d after %v, %v", got.status, got.took, got.err)
@@ -267,7 +267,7 @@ func resetStreams(t *testing.T, m *matrix) {
 	<-drained
 	m.note("10,000 streams: %v", err)
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
-	if got := ask(client, http.MethodGet, e.as("https", "")); !got.whole() {
+	if got := send(client, http.MethodGet, e.as("https", "")); !got.whole() {
 		t.Errorf("the scrape after them: HTTP %d, %v\n%s", got.status, got.err, got.body)
 	}
 }
@@ -280,12 +280,12 @@ func manyRecords(t *testing.T, m *matrix) {
 		<-release
 		m.through(conn, r)
 	}, statementOf["records"])
-	answers := atOnce(100, func() reply { return s.fetch(t, "/records?limit=10&offset=2000", timeoutHeader, fmt.Sprint(patient)) })
+	replies := atOnce(100, func() reply { return s.fetch(t, "/records?limit=10&offset=2000", timeoutHeader, fmt.Sprint(patient)) })
 	for range maxConcurrentRecords {
 		<-arrived
 	}
 	for range 100 - maxConcurrentRecords {
-		if r := <-answers; r.status != http.StatusServiceUnavailable || r.header.Get("Retry-After") == "" {
+		if r := <-replies; r.status != http.StatusServiceUnavailable || r.header.Get("Retry-After") == "" {
 			t.Errorf("HTTP %d, %v", r.status, r.err)
 		}
 	}
@@ -294,7 +294,7 @@ func manyRecords(t *testing.T, m *matrix) {
 	}
 	close(release)
 	for range maxConcurrentRecords {
-		if r := <-answers; r.status != http.StatusOK || !strings.Contains(r.body, `"count":10,`) {
+		if r := <-replies; r.status != http.StatusOK || !strings.Contains(r.body, `"count":10,`) {
 			t.Errorf("HTTP %d, %v", r.status, r.err)
 		}
 	}

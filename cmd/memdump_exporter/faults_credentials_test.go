@@ -30,7 +30,7 @@ var credentialsRows = []row{
 	{id: "E3", what: "a token with NUL or a line's end in it", run: tokens(
 		tokenText, canary+"\x00"+canary, canary+"\n"+canary, canary+"\x7f",
 	)},
-	{id: "E4", what: "a token with the right to write", why: "the exporter writes nothing, so it cannot tell"},
+	{id: "E4", what: "a token with the right to write", why: "the exporter writes nothing, so no check needs the right"},
 	{id: "E5", what: "a broken configuration read again", why: "there is no configuration file; the web configuration: E6"},
 	{id: "E6", what: "certificates, authority and passwords replaced during scrapes", run: webConfig},
 	{id: "E7", what: "quotes and worse in the names of database and measurements", tested: "TestTruth_otherNames, TestTruth"},
@@ -48,8 +48,8 @@ func tokens(put func(file, what string) error, whats ...string) func(*testing.T,
 				m.front.set(raw(""), "/query", "/ping")
 				s.forgetPeak()
 				s.sees(t, seen{reason: "credentials", queries: all(), records: true, within: 2 * time.Second})
-				if asked, _ := m.front.set(nil); asked > 0 {
-					t.Errorf("%d requests were sent", asked)
+				if requests, _ := m.front.set(nil); requests > 0 {
+					t.Errorf("%d requests were sent", requests)
 				}
 				putInPlace(t, s.token, canary)
 				s.recovers(t)
@@ -78,7 +78,7 @@ func repeatsToken(t *testing.T, m *matrix) {
 	}
 	start := func(text string) script { return anywhere("HTTP/1.1 " + text + "\r\n\r\n") }
 	body := func(text string) script { return anywhere(head200 + "\r\n" + text) }
-	asked := slices.Concat(
+	transports := slices.Concat(
 		each(unauthorized, start, "401 TOKEN\r\n\r\nBearer TOKEN"), each(refused, start, "400 B\r\n\r\n"+`{"error":"TOKEN"}`),
 		each(serverError, start, "500 B\r\n\r\n"+`{"code":"x","message":"TOKEN"}`), each(redirected, start, "302 F\r\nLocation: http://TOKEN/"),
 		each(refused, body, `{"results":[{"error":"TOKEN"}]}`),
@@ -86,18 +86,18 @@ func repeatsToken(t *testing.T, m *matrix) {
 		each(unreachable, start, "TOKEN", "200 OK\r\nTOKEN", "200 OK\r\nContent-Length: TOKEN", "200 OK\r\nTransfer-Encoding: TOKEN"),
 		each(unreachable, anywhere, "TOKEN\r\n\r\n"),
 	)
-	transport(asked)(t, m)
-	figures := each(malformed, body, value(`"TOKEN"`), table(`"time","TOKEN"`, "0,1"))
-	cases(figures, each(fails("malformed", "last_dump"), body, table(`"time","last"`, `"TOKEN","x"`)))(t, m)
+	transport(transports)(t, m)
+	values := each(malformed, body, value(`"TOKEN"`), table(`"time","TOKEN"`, "0,1"))
+	cases(values, each(fails("malformed", "last_dump"), body, table(`"time","last"`, `"TOKEN","x"`)))(t, m)
 	version := each(unauthorized, start, "401 U\r\nX-Influxdb-Version: 2.TOKEN")
-	version[0].answer = m.front.last(version[0].answer)
+	version[0].respond = m.front.last(version[0].respond)
 	cases(version)(t, m)
-	t.Run("unasked", func(t *testing.T) { unasked(t, m) })
+	t.Run("unrequested", func(t *testing.T) { unrequested(t, m) })
 	ping := each(seen{}, start, "204 N\r\nX-Influxdb-Version: 2.TOKEN")
-	for _, c := range slices.Concat(asked, figures, ping) { // the output of check
-		m.front.set(c.answer, sumColumns)
+	for _, c := range slices.Concat(transports, values, ping) { // the output of check
+		m.front.set(c.respond, sumColumns)
 		if c.name == ping[0].name {
-			m.front.set(c.answer, statementOf["ping"])
+			m.front.set(c.respond, statementOf["ping"])
 		}
 		cmd := exec.Command(binary, "check", "--influx.url="+m.front.URL, "--influx.token-file="+m.subject.token)
 		cmd.Env = []string{}
@@ -113,9 +113,9 @@ func repeatsToken(t *testing.T, m *matrix) {
 	}
 }
 
-// unasked sends the token behind a whole response. No query may use that connection any more, as it would take this for
-// its response: those of the scrape have all been answered, and the next scrape begins when the exporter has closed it.
-func unasked(t *testing.T, m *matrix) {
+// unrequested sends the token behind a whole response. No query may use that connection any more, as it would take this for
+// its response: all queries of the scrape have their responses, and the next scrape begins when the exporter has closed it.
+func unrequested(t *testing.T, m *matrix) {
 	s := m.subject
 	over, closed := make(chan struct{}), make(chan struct{})
 	m.front.set(m.front.last(func(conn *countingConn, r *http.Request) {
@@ -179,7 +179,7 @@ func webConfig(t *testing.T, m *matrix) {
 	scrape := func(name, password string, certs ...tls.Certificate) reply {
 		config := &tls.Config{Certificates: certs, RootCAs: pool, ServerName: name, InsecureSkipVerify: name == ""}
 		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: config}}
-		return ask(client, http.MethodGet, e.as("https", password))
+		return send(client, http.MethodGet, e.as("https", password))
 	}
 	good, foreign := ca.pair(t, "prometheus"), others.pair(t, "prometheus")
 	expect := func(what string, want int, password string, certs ...tls.Certificate) {

@@ -32,7 +32,7 @@ var hostRows = []row{
 }
 
 // held starts n scrapes, which the exporter has read and which wait for InfluxDB until release.
-func (m *matrix) held(t *testing.T, s *subject, n int) (answers <-chan reply, release func()) {
+func (m *matrix) held(t *testing.T, s *subject, n int) (replies <-chan reply, release func()) {
 	t.Helper()
 	waiting := make(chan struct{})
 	var batches atomic.Int64 // whose query for the sum waits
@@ -50,7 +50,7 @@ func (m *matrix) held(t *testing.T, s *subject, n int) (answers <-chan reply, re
 			batches.Add(-1)
 		}
 	}, sumColumns)
-	answers = atOnce(n, s.patiently(t))
+	replies = atOnce(n, s.patiently(t))
 	until(t, 20*time.Second, "all are read", func() error {
 		// Each scrape joins a batch or starts one. This one starts one that is canceled when it ends.
 		joined := s.parse(t, s.metrics(t, 0.6).body).value("memdump_scrapes_joined_total")
@@ -59,23 +59,23 @@ func (m *matrix) held(t *testing.T, s *subject, n int) (answers <-chan reply, re
 		}
 		return nil
 	})
-	return answers, func() { close(waiting); m.front.set(nil) }
+	return replies, func() { close(waiting); m.front.set(nil) }
 }
 
 func terminated(t *testing.T, m *matrix) {
 	const times, scrapes = 50, 100
-	longest, answered := time.Duration(0), 0
+	longest, succeeded := time.Duration(0), 0
 	for i := range times {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			s := &subject{exporter: startExporter(t, []string{"INFLUX_URL=" + m.front.URL})}
-			answers, release := m.held(t, s, scrapes)
+			replies, release := m.held(t, s, scrapes)
 			began := time.Now()
 			s.refusesAfter(t, syscall.SIGTERM)
 			release()
-			for got := range answers {
+			for got := range replies {
 				switch {
 				case got.whole():
-					answered++
+					succeeded++
 				case got.status != 0 || got.body != "":
 					t.Errorf("HTTP %d, %v\n%s", got.status, got.err, got.body)
 				}
@@ -89,15 +89,15 @@ func terminated(t *testing.T, m *matrix) {
 			return
 		}
 	}
-	m.note("%d of %d scrapes answered, exit 0, the longest end %v", answered, times*scrapes, longest.Round(time.Millisecond))
+	m.note("%d of %d scrapes succeeded, exit 0, the longest end %v", succeeded, times*scrapes, longest.Round(time.Millisecond))
 	// A scrape that the process has not read when the signal comes is lost, and scraped again.
-	if answered < times*scrapes*99/100 {
-		t.Errorf("%d of %d scrapes answered", answered, times*scrapes)
+	if succeeded < times*scrapes*99/100 {
+		t.Errorf("%d of %d scrapes succeeded", succeeded, times*scrapes)
 	}
 
 	s := &subject{exporter: startExporter(t, []string{"INFLUX_URL=" + m.front.URL})}
 	s.ends = "signal: terminated"
-	answers, release := m.held(t, s, 1)
+	replies, release := m.held(t, s, 1)
 	defer release()
 	s.refusesAfter(t, syscall.SIGTERM)
 	until(t, 2*time.Second, "the second signal ends it", func() error {
@@ -109,7 +109,7 @@ func terminated(t *testing.T, m *matrix) {
 			return errors.New("it goes on")
 		}
 	})
-	<-answers
+	<-replies
 }
 
 // hangups: the exporter ignores SIGHUP.
@@ -158,7 +158,7 @@ func starved(t *testing.T, m *matrix) {
 		must(t, err)
 		defer proc.Kill()
 	}
-	answered := 0
+	succeeded := 0
 	for range 10 {
 		got := s.metrics(t, announced)
 		if got.status != http.StatusOK {
@@ -167,12 +167,12 @@ func starved(t *testing.T, m *matrix) {
 		}
 		s.trueOrAbsent(t, got)
 		if got.took <= announced*time.Second {
-			answered++
+			succeeded++
 		}
 	}
-	m.note("%d of 10 in time", answered)
-	if answered < 5 { // how many are possible depends on the machine
-		t.Errorf("%d of 10 scrapes answered in time", answered)
+	m.note("%d of 10 in time", succeeded)
+	if succeeded < 5 { // how many are possible depends on the machine
+		t.Errorf("%d of 10 scrapes were in time", succeeded)
 	}
 }
 

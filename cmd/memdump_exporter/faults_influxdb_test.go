@@ -20,11 +20,11 @@ var influxdbRows = []row{
 	{id: "D2", what: "a second result that is an error", run: cases(
 		each(refused, ok, changed(`}]}]}`, `}],"error":"no"}]}`), changed(`}]}]}`, `}]},{"error":"no"}]}`)),
 	)},
-	{id: "D3", what: "an answer that says that it is partial", run: cases(
+	{id: "D3", what: "a response that is marked as partial", run: cases(
 		each(truncated, ok, changed(`"statement_id":0`, `"partial":true`), changed(`"name"`, `"partial":true,"name"`)),
 	)},
 	{id: "D4", what: "an error table of Flux after data", why: "InfluxQL is the only dialect"},
-	{id: "D5", what: "the stream of a 3.x cut in a record", tested: "B11 and TestRows_cut: 3.x answers InfluxQL in the same JSON"},
+	{id: "D5", what: "the stream of a 3.x cut in a record", tested: "B11 and TestRows_cut: 3.x responds to InfluxQL in the same JSON"},
 	{id: "D6", what: "no database, no measurement, no field", tested: "TestTruth"},
 	{id: "D7", what: "a measurement without rows in range", tested: "TestTruth/measurement_without_rows"},
 	{id: "D8", what: "limits of rows, points, time, queries at once", run: cases(
@@ -35,7 +35,7 @@ var influxdbRows = []row{
 		"the look-back is by ours (TestTruth/in_the_future)"},
 	{id: "D10", what: "a field with another type in another shard", run: otherType},
 	{id: "D11", what: "x/0 and sums that wrap", tested: "TestTruth/sum_beyond_2^63; no statement divides"},
-	{id: "D12", what: "a question after our timeout", run: afterTimeout},
+	{id: "D12", what: "a query after our timeout", run: afterTimeout},
 	{id: "D13", what: "another version under us", tested: "TestIdentify_changes"},
 }
 
@@ -85,7 +85,7 @@ func (m *matrix) slow(t *testing.T) *subject {
 func (m *matrix) becomesIdle(t *testing.T, part string) {
 	t.Helper()
 	took := until(t, time.Second, "InfluxDB is idle", func() error {
-		got := ask(nil, http.MethodGet, m.server.URL+"/query?q=SHOW+QUERIES")
+		got := send(nil, http.MethodGet, m.server.URL+"/query?q=SHOW+QUERIES")
 		if !strings.Contains(got.body, "SHOW QUERIES") || strings.Contains(strings.ToLower(got.body), part) {
 			return fmt.Errorf("it runs %.300s", got.body)
 		}

@@ -24,7 +24,7 @@ import (
 var networkRows = []row{
 	{id: "A1", what: "InfluxDB not started", run: notStarted},
 	{id: "A2", what: "stopped between scrapes", tested: "TestTruth_awayAndBack/stopped"},
-	{id: "A3", what: "killed during the response", run: killedDuringAnswer},
+	{id: "A3", what: "killed during the response", run: killedDuringResponse},
 	{id: "A4", what: "SIGSTOP of influxd", tested: "TestTruth_awayAndBack/halted"},
 	{id: "A5", what: "latency of 300 ms, more or less", run: toxic("latency", `"latency":300,"jitter":200`, seen{})},
 	{id: "A6", what: "latency beyond the scrape's time, on one query", run: toxic("latency", `"latency":6000`, late)},
@@ -48,12 +48,12 @@ var networkRows = []row{
 func toxic(kind, attributes string, want seen) func(*testing.T, *matrix) {
 	want.repeats = true
 	return func(t *testing.T, m *matrix) {
-		answer := m.through
+		respond := m.through
 		if kind == "timeout" { // which InfluxDB must not end before
-			answer = m.carry
+			respond = m.carry
 		}
 		m.poison(t, kind, attributes)
-		cases(one(kind, answer, want))(t, m)
+		cases(one(kind, respond, want))(t, m)
 	}
 }
 
@@ -66,7 +66,7 @@ func notStarted(t *testing.T, m *matrix) {
 	s.recovers(t)
 }
 
-func killedDuringAnswer(t *testing.T, m *matrix) {
+func killedDuringResponse(t *testing.T, m *matrix) {
 	m.front.set(m.front.last(func(conn *countingConn, r *http.Request) {
 		headed("Content-Length: 500")(conn, r)
 		if err := m.server.Kill(); err != nil {

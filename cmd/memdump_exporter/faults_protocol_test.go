@@ -40,7 +40,7 @@ var protocolRows = []row{
 	{id: "B7", what: "204, 206, 304", run: transport(
 		each(malformed, code, "204 N", "206 P\r\n\r\n"+value("1")), each(redirected, code, "304 N"),
 	)},
-	{id: "B8", what: "a hundred thousand informational answers first", run: transport(
+	{id: "B8", what: "a hundred thousand informational responses first", run: transport(
 		one("103", raw(strings.Repeat("HTTP/1.1 103 E\r\n\r\n", 100_000)+head200+"\r\n"+value("1")), unreachable),
 	)},
 	{id: "B9", what: "64 MiB of headers; one of 64 MiB", run: transport(
@@ -55,14 +55,14 @@ var protocolRows = []row{
 		"zz\r\n"+value("1")+"\r\n0\r\n\r\n", "5;"+strings.Repeat("x", 1<<20)+"\r\n", "5\n{\"res\n0\n\n",
 		fmt.Sprintf("%x\r\n%s\r\n", len(value("1")), value("1")),
 	))},
-	{id: "B12", what: "gzip (of 10 GiB), br, zstd, unknown, not asked for", run: transport(
+	{id: "B12", what: "gzip (of 10 GiB), br, zstd, unknown, not requested", run: transport(
 		each(malformed, zipped, "200 OK", "500 I"),
 		each(malformed, headed, "Content-Encoding: br", "Content-Encoding: zstd", "Content-Encoding: x"),
 	)},
 	{id: "B13", what: "a page to log in, with 200", run: transport(
 		each(malformed, code, "200 OK\r\nContent-Type: text/html\r\n\r\n<html>log in</html>"),
 	)},
-	{id: "B14", what: "two answers to one question", run: func(t *testing.T, m *matrix) {
+	{id: "B14", what: "several responses to one request", run: func(t *testing.T, m *matrix) {
 		transport(one("kept", func(conn *countingConn, _ *http.Request) {
 			_, _ = io.WriteString(conn, whole(m.sum())+strings.Repeat(whole(value("666")), 8))
 			_, _ = io.Copy(io.Discard, conn)
@@ -75,7 +75,7 @@ var protocolRows = []row{
 		)(t, m)
 	}},
 	{id: "B16", what: "TLS: expired, 1.0 only, a handshake that stalls (unknown CA, wrong name: TestTLS)", run: brokenTLS},
-	{id: "B17", what: "the answer to another question, with other columns", run: cases(
+	{id: "B17", what: "the response to another query, with other columns", run: cases(
 		each(malformed, ok, table(`"time","sum","count"`, "0,1,2"), table(`"time","cpu"`, "0,1")),
 	)},
 }

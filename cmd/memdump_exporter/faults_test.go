@@ -220,7 +220,7 @@ func (s *subject) recount(t *testing.T, got reply) families {
 
 // fetch sends a request on a connection of its own; header is a list of names and values.
 func (s *subject) fetch(t *testing.T, path string, header ...string) reply {
-	r := ask(nil, http.MethodGet, s.URL+path, append([]string{timeoutHeader, fmt.Sprint(announced)}, header...)...)
+	r := send(nil, http.MethodGet, s.URL+path, append([]string{timeoutHeader, fmt.Sprint(announced)}, header...)...)
 	if strings.Contains(r.body+fmt.Sprint(r.header), canary) {
 		t.Errorf("the token is in the response of %s:\n%s", path, r.body)
 	}
@@ -258,12 +258,12 @@ func (s *subject) sees(t *testing.T, want seen) reply {
 	s.holds(t, want, got)
 	if want.records {
 		r := <-records
-		var said struct{ Error string }
+		var failure struct{ Error string }
 		switch {
 		case r.err != nil: // cut in the middle, or nothing
 		case r.status != http.StatusBadGateway && r.status != http.StatusGatewayTimeout:
 			t.Errorf("/records is HTTP %d\n%.300s", r.status, r.body)
-		case json.Unmarshal([]byte(r.body), &said) != nil || said.Error == "":
+		case json.Unmarshal([]byte(r.body), &failure) != nil || failure.Error == "":
 			t.Errorf("/records is HTTP %d without an error: %.300s", r.status, r.body)
 		}
 	}
@@ -277,7 +277,7 @@ func (s *subject) holds(t *testing.T, want seen, got reply) {
 		t.Fatalf("the scrape: HTTP %d, %v\n%s", got.status, got.err, got.body)
 	}
 	if within := cmp.Or(want.within, time.Duration(cmp.Or(want.timeout, announced))*time.Second); got.took > within {
-		t.Errorf("answered in %v, want at most %v", got.took, within)
+		t.Errorf("responded in %v, want at most %v", got.took, within)
 	}
 	values, failures := truth(s.history), maps.Clone(s.counted)
 	if want.change != nil {

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// FuzzRequest: whatever bytes come over a connection, each answer has a status that we
-// mean, nothing panics, and no series is made of it.
+// FuzzRequest: whatever bytes come over a connection, each response has an intended
+// status, nothing panics, and no series is added.
 func FuzzRequest(f *testing.F) {
 	for _, raw := range []string{
 		"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "GET /metrics HTTP/1.0\r\nX-Prometheus-Scrape-Timeout-Seconds: NaN\r\n\r\n",
@@ -33,7 +33,7 @@ func FuzzRequest(f *testing.F) {
 	address := runHere(f, "--influx.url=http://127.0.0.1:1")
 	var before string
 	var inputs atomic.Int64
-	meant := []int{200, 301, 307, 400, 404, 405, 408, 413, 414, 417, 431, 501, 502, 503, 505}
+	intended := []int{200, 301, 307, 400, 404, 405, 408, 413, 414, 417, 431, 501, 502, 503, 505}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		conn, err := net.Dial("tcp", address)
 		must(t, err)
@@ -41,13 +41,13 @@ func FuzzRequest(f *testing.F) {
 		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
 		_, _ = conn.Write(raw) // fails where the server has seen enough
 		_ = conn.(*net.TCPConn).CloseWrite()
-		answers := bufio.NewReader(conn)
+		responses := bufio.NewReader(conn)
 		for {
-			resp, err := http.ReadResponse(answers, nil)
+			resp, err := http.ReadResponse(responses, nil)
 			if err != nil {
 				break
 			}
-			if !slices.Contains(meant, resp.StatusCode) && resp.StatusCode != http.StatusContinue {
+			if !slices.Contains(intended, resp.StatusCode) && resp.StatusCode != http.StatusContinue {
 				t.Fatalf("HTTP %d for %q", resp.StatusCode, raw)
 			}
 			if _, err := io.Copy(io.Discard, resp.Body); err != nil {

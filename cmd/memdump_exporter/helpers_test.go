@@ -358,9 +358,9 @@ const (
 	patient = 30
 )
 
-// ask sends a request with a client, or on a connection of its own where that is nil. Header is a list of names and
+// send sends a request with a client, or on a connection of its own where that is nil. Header is a list of names and
 // values; the URL may contain a user and a password.
-func ask(client *http.Client, method, url string, header ...string) reply {
+func send(client *http.Client, method, url string, header ...string) reply {
 	req, err := http.NewRequestWithContext(context.Background(), method, url, nil)
 	if err != nil {
 		return reply{err: err}
@@ -395,7 +395,7 @@ func stay(*http.Request, []*http.Request) error { return http.ErrUseLastResponse
 // get returns the whole body of a response with the status; header is a list of names and values.
 func get(t *testing.T, url string, status int, header ...string) string {
 	t.Helper()
-	got := ask(nil, http.MethodGet, url, header...)
+	got := send(nil, http.MethodGet, url, header...)
 	if got.err != nil || got.status != status {
 		t.Fatalf("%s: HTTP %d, want %d; %v\n%s", url, got.status, status, got.err, got.body)
 	}
@@ -594,8 +594,8 @@ type front struct {
 	mu       sync.Mutex
 	requests []*http.Request
 	on       []string // parts of the statements, or paths, that the script responds to
-	answer   script
-	asked    int   // how many requests it responded to
+	respond  script
+	handled  int   // requests that it responded to
 	sent     int64 // bytes of its longest response
 }
 
@@ -621,8 +621,8 @@ func newFront(t *testing.T, influxdb string) *front {
 	proxy := influxtest.Forward(t, influxdb)
 	f := &front{passed: make(chan struct{}, 100)}
 	f.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		answer := f.match(r)
-		if answer == nil {
+		respond := f.match(r)
+		if respond == nil {
 			proxy.ServeHTTP(w, r)
 			if strings.HasPrefix(r.URL.Query().Get("q"), "SELECT") {
 				select {
@@ -638,7 +638,7 @@ func newFront(t *testing.T, influxdb string) *front {
 		}
 		defer conn.Close()
 		counting := &countingConn{TCPConn: conn.(*net.TCPConn)}
-		answer(counting, r)
+		respond(counting, r)
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.sent = max(f.sent, counting.sent)
@@ -653,17 +653,17 @@ func (f *front) match(r *http.Request) script {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.requests = append(f.requests[max(0, len(f.requests)-99):], r.Clone(context.Background()))
-	if f.answer == nil || !slices.ContainsFunc(f.on, func(part string) bool {
+	if f.respond == nil || !slices.ContainsFunc(f.on, func(part string) bool {
 		return part == r.URL.Path || strings.Contains(r.URL.Query().Get("q"), part)
 	}) {
 		return nil
 	}
-	f.asked++
-	return f.answer
+	f.handled++
+	return f.respond
 }
 
 // last delays a script until InfluxDB has responded to all other queries of a scrape.
-func (f *front) last(answer script) script {
+func (f *front) last(respond script) script {
 	return func(conn *countingConn, r *http.Request) {
 		late := time.After(patient * time.Second)
 		for range len(metricsOf) - 1 {
@@ -673,21 +673,21 @@ func (f *front) last(answer script) script {
 				return
 			}
 		}
-		answer(conn, r)
+		respond(conn, r)
 	}
 }
 
 // set sets the script and what it responds to. It returns how many requests the former
 // script responded to, and the bytes of its longest response.
-func (f *front) set(answer script, on ...string) (asked int, sent int64) {
+func (f *front) set(respond script, on ...string) (handled int, sent int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	asked, sent = f.asked, f.sent
-	f.answer, f.on, f.asked, f.sent = answer, on, 0, 0
+	handled, sent = f.handled, f.sent
+	f.respond, f.on, f.handled, f.sent = respond, on, 0, 0
 	for len(f.passed) > 0 {
 		<-f.passed
 	}
-	return asked, sent
+	return handled, sent
 }
 
 // hold leaves statements without a response until the exporter closes the connection. The channel receives a value for
@@ -718,7 +718,7 @@ func countNew(n *atomic.Int64) func(net.Conn, http.ConnState) {
 	}
 }
 
-// tlsFront is a proxy for influx.example that asks for a certificate of the same CA.
+// tlsFront is a proxy for influx.example that requires a client certificate of the same CA.
 func tlsFront(t *testing.T, influxdb string, ca *authority) string {
 	t.Helper()
 	pool := x509.NewCertPool()

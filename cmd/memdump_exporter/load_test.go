@@ -75,11 +75,11 @@ func upstream(t *testing.T, vms int) (url string, sets *atomic.Int64) {
 
 // crowd is many scrapers of one exporter, each with a connection of its own.
 type crowd struct {
-	e        *exporter
-	client   *http.Client
-	took     []time.Duration
-	answered int
-	failures map[string]int
+	e         *exporter
+	client    *http.Client
+	took      []time.Duration
+	succeeded int
+	failures  map[string]int
 }
 
 func newCrowd(e *exporter) *crowd {
@@ -89,13 +89,13 @@ func newCrowd(e *exporter) *crowd {
 
 // scrape scrapes as Prometheus does.
 func (c *crowd) scrape() reply {
-	return ask(c.client, http.MethodGet, c.e.URL+"/metrics",
+	return send(c.client, http.MethodGet, c.e.URL+"/metrics",
 		"Accept", "text/plain;version=0.0.4;q=1,*/*;q=0.1", "Accept-Encoding", "gzip", timeoutHeader, "10")
 }
 
 // count counts the responses that are whole and hold the metric.
-func (c *crowd) count(answers <-chan reply) {
-	for got := range answers {
+func (c *crowd) count(replies <-chan reply) {
+	for got := range replies {
 		c.took = append(c.took, got.took)
 		switch text, err := unzip(got.body); {
 		case got.err != nil:
@@ -105,7 +105,7 @@ func (c *crowd) count(answers <-chan reply) {
 		case err != nil || !strings.Contains(text, "\nmemdump_dumps 41\n"):
 			c.failures[fmt.Sprint("without the metric: ", err)]++
 		default:
-			c.answered++
+			c.succeeded++
 		}
 	}
 }
@@ -143,7 +143,7 @@ func TestLoad(t *testing.T) {
 		t.Fatalf("%v\n%s", err, output)
 	}
 	t.Logf("%d scrapers at once, %d times, a collection of %v", loadScrapers, loadBursts, collection)
-	t.Logf("%-36s %10s %6s %10s %10s %10s  %s", "", "answered", "sets", "peak RSS", "p50", "p99", "not answered")
+	t.Logf("%-36s %10s %6s %10s %10s %10s  %s", "", "succeeded", "sets", "peak RSS", "p50", "p99", "failed")
 	for _, tt := range []struct {
 		name  string
 		start func(influxdb string) *exporter
@@ -157,14 +157,14 @@ func TestLoad(t *testing.T) {
 		for range loadBursts {
 			c.burst(loadScrapers)
 		}
-		share, peak := 100*float64(c.answered)/float64(len(c.took)), c.e.peakMiB(t)
+		share, peak := 100*float64(c.succeeded)/float64(len(c.took)), c.e.peakMiB(t)
 		t.Logf("%-36s %8.1f %% %6d %6.1f MiB %10v %10v  %v", tt.name, share, sets.Load(), peak, c.percentile(50), c.percentile(99), c.failures)
 		c.client.CloseIdleConnections()
 		if tt.name != "memdump_exporter" {
 			continue
 		}
-		if c.answered != loadScrapers*loadBursts {
-			t.Errorf("%d of %d scrapes answered", c.answered, loadScrapers*loadBursts)
+		if c.succeeded != loadScrapers*loadBursts {
+			t.Errorf("%d of %d scrapes succeeded", c.succeeded, loadScrapers*loadBursts)
 		}
 		if n := sets.Load(); n > 10 {
 			t.Errorf("%d sets of queries, want at most 10", n)
@@ -185,10 +185,10 @@ func TestLoad_vms(t *testing.T) {
 		once := c.e.peakMiB(t)
 		c.burst(100)
 		peak := c.e.peakMiB(t)
-		t.Logf("%6d VMs: idle %.1f MiB, after a scrape %.1f MiB, after a hundred at once %.1f MiB; %d of 101 answered",
-			vms, idle, once, peak, c.answered)
-		if c.answered != 101 {
-			t.Errorf("%d VMs: %d of 101 scrapes answered: %v", vms, c.answered, c.failures)
+		t.Logf("%6d VMs: idle %.1f MiB, after a scrape %.1f MiB, after a hundred at once %.1f MiB; %d of 101 succeeded",
+			vms, idle, once, peak, c.succeeded)
+		if c.succeeded != 101 {
+			t.Errorf("%d VMs: %d of 101 scrapes succeeded: %v", vms, c.succeeded, c.failures)
 		}
 		if peak > allowed {
 			t.Errorf("%d VMs: peak memory %.1f MiB, want at most %.0f", vms, peak, allowed)
@@ -202,23 +202,23 @@ func TestLoad_steady(t *testing.T) {
 	url, sets := upstream(t, 40)
 	c := newCrowd(startExporter(t, []string{"INFLUX_URL=" + url}))
 	before := c.e.scrape(t).value("go_goroutines")
-	answers := make(chan reply)
+	replies := make(chan reply)
 	end := time.Now().Add(20 * time.Second)
 	var all sync.WaitGroup
 	for range 40 {
 		all.Go(func() {
 			for time.Now().Before(end) {
-				answers <- c.scrape()
+				replies <- c.scrape()
 			}
 		})
 	}
-	go func() { all.Wait(); close(answers) }()
-	c.count(answers)
+	go func() { all.Wait(); close(replies) }()
+	c.count(replies)
 	c.client.CloseIdleConnections()
-	t.Logf("%d scrapes in 20 s, %d answered, %d sets, peak RSS %.1f MiB, p50 %v, p99 %v, %v goroutines before",
-		len(c.took), c.answered, sets.Load(), c.e.peakMiB(t), c.percentile(50), c.percentile(99), before)
-	if c.answered != len(c.took) {
-		t.Errorf("%d of %d scrapes answered: %v", c.answered, len(c.took), c.failures)
+	t.Logf("%d scrapes in 20 s, %d succeeded, %d sets, peak RSS %.1f MiB, p50 %v, p99 %v, %v goroutines before",
+		len(c.took), c.succeeded, sets.Load(), c.e.peakMiB(t), c.percentile(50), c.percentile(99), before)
+	if c.succeeded != len(c.took) {
+		t.Errorf("%d of %d scrapes succeeded: %v", c.succeeded, len(c.took), c.failures)
 	}
 	if peak := c.e.peakMiB(t); peak > 48 {
 		t.Errorf("peak memory %.1f MiB, want at most 48", peak)

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestLogWriter_stuck: when nobody reads its log, the exporter still responds, counts the lines that
+// TestLogWriter_stuck: when no process reads its log, the exporter still responds, counts the lines that
 // it drops, and ends.
 func TestLogWriter_stuck(t *testing.T) {
 	unread, stderr, err := os.Pipe()

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-func TestRun_answersAndEnds(t *testing.T) {
+func TestRun_printsAndEnds(t *testing.T) {
 	for _, tt := range []struct{ arg, want string }{
 		{"--help", "--influx.url"}, {"-h", "--influx.url"}, {"--version", "memdump_exporter, version"},
 	} {
@@ -115,7 +115,7 @@ func (s *screen) Write(p []byte) (int, error) {
 }
 
 func TestRun_servesUntilItsContextEnds(t *testing.T) {
-	base := "http://" + runHere(t, "--influx.url=http://127.0.0.1:1") // nobody listens there
+	base := "http://" + runHere(t, "--influx.url=http://127.0.0.1:1") // where no process listens
 	for path, want := range map[string]string{
 		"/-/healthy": "memdump_exporter is healthy.", "/-/ready": "memdump_exporter is ready.",
 		"/metrics": "memdump_up 0", "/": `<a href="./metrics">`,
@@ -129,7 +129,7 @@ func TestRun_servesUntilItsContextEnds(t *testing.T) {
 		t.Errorf("OpenMetrics ends with %q", openMetrics[max(0, len(openMetrics)-40):])
 	}
 	if body := get(t, base+"/", http.StatusOK); strings.Count(body, `<span class="bad">unreachable</span> in`) < len(metricsOf) {
-		t.Errorf("the page does not tell how each query went:\n%s", body)
+		t.Errorf("the page lacks the state of each query:\n%s", body)
 	}
 	get(t, base+"/no/such", http.StatusNotFound)
 }
@@ -158,8 +158,8 @@ func runHere(tb testing.TB, args ...string) (address string) {
 	return address
 }
 
-// TestExporter_unasked: what a server sends behind its answer is in no log.
-func TestExporter_unasked(t *testing.T) {
+// TestExporter_unrequested: what a server sends after its response is in no log.
+func TestExporter_unrequested(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	var ended sync.WaitGroup

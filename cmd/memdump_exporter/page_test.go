@@ -100,8 +100,8 @@ func pageDifferences(body string, h *influxtest.History, server string) (wrong [
 	return wrong
 }
 
-// TestPage_domains: the page shows the domains whose dumps can't be told apart, and omits the
-// chart of a size that nobody has written.
+// TestPage_domains: the page shows the domains whose dumps cannot be told apart, and omits the
+// chart of a size that no point has.
 func TestPage_domains(t *testing.T) {
 	server := influxdb.Server(t)
 	h := &influxtest.History{}
@@ -276,7 +276,7 @@ func TestPage_prefix(t *testing.T) {
 		t.Error(trouble)
 	}
 
-	first := ask(nil, http.MethodGet, base+"records?limit=5")
+	first := send(nil, http.MethodGet, base+"records?limit=5")
 	next, ok := strings.CutSuffix(strings.TrimPrefix(first.header.Get("Link"), "<"), `>; rel="next"`)
 	if !ok {
 		t.Fatalf("the header Link of a full page is %q", first.header.Get("Link"))

@@ -100,7 +100,7 @@ func (s storage) start(t *testing.T) scraper {
 	return p
 }
 
-// promtool fails on any complaint, and on any word where it need not say one.
+// promtool runs promtool, whose exit code must be 0, and returns its output.
 func promtool(t *testing.T, input io.Reader, args ...string) string {
 	t.Helper()
 	cmd := exec.Command("promtool", args...)
@@ -112,26 +112,26 @@ func promtool(t *testing.T, input io.Reader, args ...string) string {
 	return string(output)
 }
 
-// ask returns the data of an answer of Prometheus' API. An expression that does not parse,
-// a warning and a notice fail.
-func (p scraper) ask(t *testing.T, path string, parameters url.Values, data any) {
+// fetch decodes the data of a response of Prometheus' API. An expression that does not parse, a warning
+// and a notice fail.
+func (p scraper) fetch(t *testing.T, path string, parameters url.Values, data any) {
 	t.Helper()
 	resp, err := http.Get(p.URL + "/api/v1/" + path + "?" + parameters.Encode())
 	must(t, err)
 	defer resp.Body.Close()
-	var answer struct {
+	var response struct {
 		Status, Error   string
 		Warnings, Infos []string
 		Data            json.RawMessage
 	}
-	must(t, json.NewDecoder(resp.Body).Decode(&answer))
-	if answer.Status != "success" || len(answer.Warnings)+len(answer.Infos) > 0 {
-		t.Fatalf("%s %v: %s %s %q %q", path, parameters, answer.Status, answer.Error, answer.Warnings, answer.Infos)
+	must(t, json.NewDecoder(resp.Body).Decode(&response))
+	if response.Status != "success" || len(response.Warnings)+len(response.Infos) > 0 {
+		t.Fatalf("%s %v: %s %s %q %q", path, parameters, response.Status, response.Error, response.Warnings, response.Infos)
 	}
-	must(t, json.Unmarshal(answer.Data, data))
+	must(t, json.Unmarshal(response.Data, data))
 }
 
-// series is one series of an answer, with the last of its values.
+// series is one series of a response, with the last of its values.
 type series struct {
 	labels map[string]string
 	value  float64
@@ -141,16 +141,16 @@ func (s series) String() string { return fmt.Sprintf("%v %v", s.labels, s.value)
 
 func (p scraper) query(t *testing.T, expr string, at time.Time) []series {
 	t.Helper()
-	return p.answer(t, "query", url.Values{"query": {expr}, "time": {stamp(at)}})
+	return p.result(t, "query", url.Values{"query": {expr}, "time": {stamp(at)}})
 }
 
 func (p scraper) queryRange(t *testing.T, expr string, end time.Time) []series {
 	t.Helper()
 	start := end.Add(-5 * time.Minute)
-	return p.answer(t, "query_range", url.Values{"query": {expr}, "start": {stamp(start)}, "end": {stamp(end)}, "step": {"15"}})
+	return p.result(t, "query_range", url.Values{"query": {expr}, "start": {stamp(start)}, "end": {stamp(end)}, "step": {"15"}})
 }
 
-func (p scraper) answer(t *testing.T, path string, parameters url.Values) []series {
+func (p scraper) result(t *testing.T, path string, parameters url.Values) []series {
 	t.Helper()
 	var data struct {
 		Result []struct {
@@ -159,7 +159,7 @@ func (p scraper) answer(t *testing.T, path string, parameters url.Values) []seri
 			Values [][2]any
 		}
 	}
-	p.ask(t, path, parameters, &data)
+	p.fetch(t, path, parameters, &data)
 	var all []series
 	for _, r := range data.Result {
 		last := r.Value
@@ -175,7 +175,7 @@ func (p scraper) answer(t *testing.T, path string, parameters url.Values) []seri
 
 func stamp(t time.Time) string { return strconv.FormatFloat(float64(t.UnixMilli())/1e3, 'f', 3, 64) }
 
-// grafana asks the queries of our dashboard as Grafana does.
+// grafana sends the queries of our dashboard as Grafana does.
 type grafana struct {
 	scraper
 	Annotations struct{ List []struct{ Name, Expr string } }
@@ -219,7 +219,7 @@ func (g *grafana) interpolate(t *testing.T, expr string) string {
 			t.Fatalf("variable %s: %s", v.Name, v.Definition)
 		}
 		var values []string
-		g.ask(t, "label/"+from[2]+"/values", url.Values{"match[]": {strings.NewReplacer(replaced...).Replace(from[1])}}, &values)
+		g.fetch(t, "label/"+from[2]+"/values", url.Values{"match[]": {strings.NewReplacer(replaced...).Replace(from[1])}}, &values)
 		for i, value := range values {
 			values[i] = special.ReplaceAllString(value, `\\$0`)
 		}
@@ -239,18 +239,18 @@ func (g *grafana) interpolate(t *testing.T, expr string) string {
 	return expr
 }
 
-// show asks the queries of all panels and says how many series each returned.
+// show sends the queries of all panels, and logs how many series each returned.
 func (g *grafana) show(t *testing.T, phase string, at time.Time) map[string][]series {
 	t.Helper()
 	all := make(map[string][]series)
 	for _, panel := range g.Panels {
 		for _, target := range panel.Targets {
-			ask := g.queryRange
+			run := g.queryRange
 			if target.Instant {
-				ask = g.query
+				run = g.query
 			}
 			name := panel.Title + " " + target.RefID
-			all[name] = ask(t, g.interpolate(t, target.Expr), at)
+			all[name] = run(t, g.interpolate(t, target.Expr), at)
 			t.Logf("%-8s %-32s %3d series", phase, name, len(all[name]))
 		}
 	}
@@ -283,13 +283,13 @@ func (p scraper) until(t *testing.T, expr string, want map[string]string) {
 	})
 }
 
-// checkTargets: no scrape was refused or not understood.
+// checkTargets checks that every target is up.
 func (p scraper) checkTargets(t *testing.T) {
 	t.Helper()
 	var data struct {
 		ActiveTargets []struct{ ScrapeURL, Health, LastError string }
 	}
-	p.ask(t, "targets", nil, &data)
+	p.fetch(t, "targets", nil, &data)
 	for _, target := range data.ActiveTargets {
 		if target.Health != "up" || target.LastError != "" {
 			t.Errorf("%s is %s: %s", target.ScrapeURL, target.Health, target.LastError)
@@ -302,7 +302,7 @@ type rule struct{ Name, Query, Health, LastError string }
 func (p scraper) rules(t *testing.T) []rule {
 	t.Helper()
 	var data struct{ Groups []struct{ Rules []rule } }
-	p.ask(t, "rules", nil, &data)
+	p.fetch(t, "rules", nil, &data)
 	var all []rule
 	for _, group := range data.Groups {
 		all = append(all, group.Rules...)
@@ -365,15 +365,15 @@ func past(known map[string]float64, instances ...string) string {
 	return text.String()
 }
 
-// uncovered are the numbers of monitored VMs never dumped, and not for so long.
+// uncovered are the numbers of monitored VMs that were never dumped, and that were last dumped too long ago.
 func uncovered(h *influxtest.History, maxAge time.Duration) (never, overdue string) {
 	now := time.Now().UnixNano()
 	vms := h.MonitoredDomains(now, 24*time.Hour)
 	return strconv.Itoa(vms.NeverDumped()), strconv.Itoa(vms.Overdue(now, maxAge))
 }
 
-// TestPrometheus: a real Prometheus takes our metrics, rules and dashboard as they are meant,
-// with InfluxDB there and without it, with all exporters and with one of them down.
+// TestPrometheus runs a real Prometheus with the metrics, the rules and the dashboard: with InfluxDB and
+// without it, with all exporters and with one of them down.
 func TestPrometheus(t *testing.T) {
 	server := influxtest.MustStart(t)
 	h := influxtest.Believable(11, time.Now())
@@ -381,8 +381,8 @@ func TestPrometheus(t *testing.T) {
 	env, args := []string{"INFLUX_URL=" + server.URL}, []string{"--collect.per-vm", "--dumps.max-age=4h"}
 	stays, leaves := startExporter(t, env, args...), startExporter(t, env, args...)
 	const a, b = "hypervisors:10147", "[::1]:10147 (spare)+.*" // as a regular expression, the latter is another
-	if said := promtool(t, strings.NewReader(get(t, stays.URL+"/metrics", http.StatusOK)), "check", "metrics"); said != "" {
-		t.Errorf("promtool check metrics: %s", said)
+	if output := promtool(t, strings.NewReader(get(t, stays.URL+"/metrics", http.StatusOK)), "check", "metrics"); output != "" {
+		t.Errorf("promtool check metrics: %s", output)
 	}
 	known := h.Truth(time.Now().UnixNano(), 24*time.Hour).Metrics()
 	p := startPrometheus(t, past(known, a, b), map[string]*exporter{a: stays, b: leaves})
@@ -467,9 +467,9 @@ func TestPrometheus(t *testing.T) {
 	if age := by("instance", shown["Newest dump A"]); len(age) != 2 || age[a] == unknown || age[b] != unknown {
 		t.Errorf("one down: Newest dump shows %v", age)
 	}
-	answered := queries("1")
-	answered[""] = unknown // of the one that is down
-	view{"Queries A": answered}.holds(t, "one down", "query", shown)
+	succeeded := queries("1")
+	succeeded[""] = unknown // of the one that is down
+	view{"Queries A": succeeded}.holds(t, "one down", "query", shown)
 
 	must(t, server.Kill())
 	p.until(t, "count_over_time((memdump_up == 0)[1m:1s]) > bool 2", map[string]string{a: "1"})
@@ -515,9 +515,9 @@ func TestPrometheus(t *testing.T) {
 	}
 
 	for _, line := range regexp.MustCompile(`(?im)^.*\blevel=(warn|error)\b.*$`).FindAllString(p.Logs(), -1) {
-		// Prometheus 3 would have it in the configuration, where 2 does not know it.
+		// Prometheus 3 sets it in the configuration, where 2 rejects it.
 		if !strings.Contains(line, "option=extra-scrape-metrics") {
-			t.Errorf("Prometheus complains: %s", line)
+			t.Errorf("Prometheus logs: %s", line)
 		}
 	}
 }
@@ -593,7 +593,7 @@ func (p scraper) samples(t *testing.T, selector string, at time.Time) map[string
 			Values [][2]any
 		}
 	}
-	p.ask(t, "query", url.Values{"query": {selector + "[5m]"}, "time": {stamp(at)}}, &data)
+	p.fetch(t, "query", url.Values{"query": {selector + "[5m]"}, "time": {stamp(at)}}, &data)
 	all := make(map[string]string)
 	for _, r := range data.Result {
 		all[fmt.Sprint(r.Metric)] = fmt.Sprint(r.Values)
@@ -611,7 +611,7 @@ func (p scraper) lines(t *testing.T, metric string, from, to time.Time) string {
 		}
 	}
 	query := metric + `{job="memdump"}`
-	p.ask(t, "query_range", url.Values{"query": {query}, "start": {stamp(from)}, "end": {stamp(to)}, "step": {"5m"}}, &data)
+	p.fetch(t, "query_range", url.Values{"query": {query}, "start": {stamp(from)}, "end": {stamp(to)}, "step": {"5m"}}, &data)
 	if len(data.Result) != 1 {
 		t.Fatalf("%s: %d series, want one", metric, len(data.Result))
 	}
@@ -677,7 +677,7 @@ func TestPrometheus_filtered(t *testing.T) {
 	for i, name := range names {
 		job := fmt.Sprint("filtered", i)
 		var all []map[string]string
-		p.ask(t, "series", url.Values{"match[]": {fmt.Sprintf("{job=%q}", job)}}, &all)
+		p.fetch(t, "series", url.Values{"match[]": {fmt.Sprintf("{job=%q}", job)}}, &all)
 		var other []string
 		for _, series := range all {
 			if got := series["__name__"]; got != name && got != "up" && !strings.HasPrefix(got, "scrape_") && !strings.HasPrefix(got, "ALERTS") {

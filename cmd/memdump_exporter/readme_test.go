@@ -47,7 +47,7 @@ func TestREADME_metrics(t *testing.T) {
 
 // holdPromises compares the metrics with testdata/metrics.golden and returns the stability
 // that it gives to each. With -update a new metric becomes experimental; a stable one stays
-// until CHANGELOG.md says that it is removed.
+// until CHANGELOG.md lists it as removed.
 func holdPromises(t *testing.T, served map[string]string) map[string]string {
 	t.Helper()
 	const golden = "testdata/metrics.golden"

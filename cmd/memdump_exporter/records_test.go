@@ -31,7 +31,7 @@ func TestRecords(t *testing.T) {
 	idle := e.peakMiB(t)
 	seen, last := 0, ""
 	for target := e.URL + "/records?limit=10000"; target != ""; {
-		r := ask(nil, http.MethodGet, target)
+		r := send(nil, http.MethodGet, target)
 		var page struct {
 			Records []struct {
 				Bytes int64 `json:"gzip_size_bytes"`
@@ -71,7 +71,7 @@ func TestRecords(t *testing.T) {
 		t.Errorf("the response at the old path is\n%s\nat the new path\n%s", old, now)
 	}
 	for method, want := range map[string]int{"HEAD": 200, "POST": 405, "PUT": 405, "DELETE": 405} {
-		if got := ask(nil, method, e.URL+"/records?limit=3"); got.status != want {
+		if got := send(nil, method, e.URL+"/records?limit=3"); got.status != want {
 			t.Errorf("%s: HTTP %d, want %d", method, got.status, want)
 		}
 	}

@@ -23,7 +23,7 @@ func TestRoutes(t *testing.T) {
 		if password != "" {
 			url = strings.Replace(url, "//", "//prom:"+password+"@", 1)
 		}
-		got := ask(nil, method, url+path)
+		got := send(nil, method, url+path)
 		return got.status, got.header
 	}
 	for path, want := range map[string]int{
@@ -97,7 +97,7 @@ func TestRoutes_operatorsHeaders(t *testing.T) {
 		write(t, config, text)
 		e := startExporter(t, []string{"INFLUX_URL=http://127.0.0.1:1"}, "--web.config.file="+config)
 		for _, path := range []string{"/", "/metrics", "/records", "/openapi.json", "/runbooks", "/-/healthy", "/no/such"} {
-			got := ask(nil, http.MethodGet, e.URL+path).header
+			got := send(nil, http.MethodGet, e.URL+path).header
 			for header, want := range tt.headers {
 				if values := got.Values(header); !slices.Equal(values, []string{want}) {
 					t.Errorf("%s: %s: the header %s is %q, want %q", name, path, header, values, want)

@@ -24,7 +24,7 @@ type tally struct {
 	left            string // why nothing was compared
 }
 
-// leave says why this server does not have the situation.
+// leave sets the reason why this server does not have the situation.
 func (v *tally) leave(why string) { v.left = why }
 
 // add counts values that were compared, and reports those that are wrong.
@@ -72,7 +72,7 @@ func (v *tally) records(when string, got, want []map[string]any) {
 func (v *tally) pages(e *exporter, limit int, between func()) (all []map[string]any) {
 	v.Helper()
 	for path := fmt.Sprint("?limit=", limit); path != ""; {
-		r := ask(nil, http.MethodGet, e.URL+"/records"+path, timeoutHeader, "30")
+		r := send(nil, http.MethodGet, e.URL+"/records"+path, timeoutHeader, "30")
 		if r.err != nil || r.status != http.StatusOK {
 			v.Fatalf("/records%s: HTTP %d, %v\n%.300s", path, r.status, r.err, r.body)
 		}

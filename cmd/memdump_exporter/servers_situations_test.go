@@ -211,7 +211,7 @@ func (s *stage) check(v *tally, h *influxtest.History, database string) {
 	}
 	want, err := os.ReadFile(golden)
 	if errors.Is(err, os.ErrNotExist) && (s.spec.Remote() || os.Getenv("INFLUXD")+os.Getenv("INFLUXDB3") != "") {
-		v.Logf("there is no %s: a server of somebody's own needs none", golden)
+		v.Logf("there is no %s, which a server of TEST_SERVERS does not need", golden)
 		return
 	}
 	must(v.T, err)

@@ -13,8 +13,8 @@ import (
 	"memdump_exporter/influx/influxtest"
 )
 
-// modes are the ways to get at the same values: by queries over all time, as long as InfluxDB answers
-// them soon, or from a history that is loaded in the time ranges that it accepts.
+// modes are the ways to get at the same values: by queries over all time, as long as InfluxDB responds
+// soon, or from a history that is loaded in the time ranges that it accepts.
 var modes = []struct {
 	name  string
 	files int // that InfluxDB reads at most for one query; 0: any number

@@ -30,7 +30,7 @@ const (
 	soakTimeout  = 2 * time.Second
 	// soakJoined is how much older than a scrape its response may be: the scrape may join a batch.
 	soakJoined = time.Second
-	// soakWarm is when growth begins to count; in a shorter run it is not judged.
+	// soakWarm is when growth begins to count; a shorter run checks no growth.
 	soakWarm = 10 * time.Minute
 	// soakIdle is how many more idle connections to InfluxDB there may be than one scrape
 	// needs, each with two goroutines.
@@ -176,17 +176,17 @@ func (s *soak) faults(rng *rand.Rand) []fault {
 // scrape scrapes once, and compares each metric with what was true meanwhile.
 func (s *soak) scrape(t *testing.T) {
 	begin := time.Now()
-	answer := ask(s.client, http.MethodGet, s.e.URL+"/metrics", timeoutHeader, fmt.Sprint(soakTimeout.Seconds()))
-	end := begin.Add(answer.took)
+	response := send(s.client, http.MethodGet, s.e.URL+"/metrics", timeoutHeader, fmt.Sprint(soakTimeout.Seconds()))
+	end := begin.Add(response.took)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.count["scrapes"]++
-	if answer.took > soakTimeout {
-		s.count["later than announced"]++
+	if response.took > soakTimeout {
+		s.count["longer than announced"]++
 	}
-	got, err := parseText(answer.body)
-	if answer.status != http.StatusOK || err != nil {
-		s.wrong = append(s.wrong, fmt.Sprintf("HTTP %d, %v, %v", answer.status, answer.err, err))
+	got, err := parseText(response.body)
+	if response.status != http.StatusOK || err != nil {
+		s.wrong = append(s.wrong, fmt.Sprintf("HTTP %d, %v, %v", response.status, response.err, err))
 		return
 	}
 	s.last = got
@@ -308,8 +308,8 @@ func (s *soak) report(t *testing.T, took, slowest time.Duration) {
 	for _, wrong := range s.wrong[:min(10, len(s.wrong))] {
 		t.Error(wrong)
 	}
-	if late := s.count["later than announced"]; late*100 > s.count["scrapes"] {
-		t.Errorf("%d scrapes were answered later than announced", late)
+	if late := s.count["longer than announced"]; late*100 > s.count["scrapes"] {
+		t.Errorf("%d scrapes took longer than announced", late)
 	}
 }
 

@@ -39,10 +39,10 @@ func TestUnit(t *testing.T) {
 		"no token": {defaults: []string{"INFLUX_TOKEN_FILE="}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			asked := make(chan string, 100)
+			sent := make(chan string, 100)
 			influxdb := influxtest.Handle(t, func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path == "/query" {
-					asked <- r.Header.Get("Authorization")
+					sent <- r.Header.Get("Authorization")
 				}
 				w.WriteHeader(http.StatusServiceUnavailable)
 			})
@@ -65,12 +65,12 @@ func TestUnit(t *testing.T) {
 			s.start(t, `exec "$@"`, env, nil)
 			get(t, s.URL+"/metrics", http.StatusOK)
 			select {
-			case got := <-asked:
+			case got := <-sent:
 				if got != c.authorization {
-					t.Errorf("asked InfluxDB with Authorization %q, want %q", got, c.authorization)
+					t.Errorf("sent InfluxDB Authorization %q, want %q", got, c.authorization)
 				}
 			default:
-				t.Error("did not ask InfluxDB")
+				t.Error("sent no query to InfluxDB")
 			}
 		})
 	}

@@ -315,7 +315,7 @@ func TestCache_Split(t *testing.T) {
 				}
 			}
 			rejected := []rejection{{All, 5}, {Range{0, 1}, 5}, {r, 5}}
-			if r.bounded() { // those that hold it say nothing more
+			if r.bounded() { // its rejection implies that of the ranges that contain it
 				rejected = []rejection{{Range{0, 1}, 5}, {r, now}}
 			}
 			if !slices.Equal(c.rejected, rejected) {

@@ -134,8 +134,8 @@ var hostile = []string{
 // TestRecords_refuses: an invalid parameter gives 400 and an error that names it, and InfluxDB gets
 // no request.
 func TestRecords_refuses(t *testing.T) {
-	var asked atomic.Int64
-	url_ := newServer(t, func(string) string { asked.Add(1); return `{"results":[{}]}` })
+	var requests atomic.Int64
+	url_ := newServer(t, func(string) string { requests.Add(1); return `{"results":[{}]}` })
 	base := serve(t, newSource(newClient(t, url_, "db"), recordedNow))
 	refused := func(query, parameter string) {
 		t.Helper()
@@ -175,7 +175,7 @@ func TestRecords_refuses(t *testing.T) {
 	refused("a;b", "a;b")
 	refused("from=2&to=2", "from")
 	refused("from=3&to=2", "from")
-	if n := asked.Load(); n != 0 {
+	if n := requests.Load(); n != 0 {
 		t.Errorf("InfluxDB got %d requests, want 0", n)
 	}
 }

@@ -46,7 +46,7 @@ func TestSystemd(t *testing.T) {
 
 			output, code := s.run(t, installCheck(t))
 			for _, want := range []string{
-				"database vm stats, the token in /run/credentials/memdump_exporter_check.service/influx_token", "unauthorized (HTTP 401)",
+				"database \"vm stats\", the token in \"/run/credentials/memdump_exporter_check.service/influx_token\"", "unauthorized (HTTP 401)",
 			} {
 				if !strings.Contains(output, want) || code != 1 {
 					t.Errorf("the check exits with %d and prints no %q:\n%s", code, want, output)

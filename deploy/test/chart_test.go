@@ -25,13 +25,13 @@ var operatorKinds = chartutil.VersionSet{
 
 func load(t *testing.T) *chart.Chart {
 	t.Helper()
-	log.SetOutput(io.Discard) // helm tells of each symbolic link
+	log.SetOutput(io.Discard) // helm logs each symbolic link
 	c, err := loader.Load(chartFolder)
 	must(t, err)
 	return c
 }
 
-// render returns the manifests and the notes, for an API server that also serves kinds. The schema judges the values first.
+// render returns the manifests and the notes, for an API server that also serves kinds. The schema checks the values first.
 func render(c *chart.Chart, release, values string, kinds chartutil.VersionSet) (text, notes string, err error) {
 	return renderIn("monitoring", c, release, values, kinds)
 }
@@ -137,7 +137,7 @@ func TestChart(t *testing.T) {
 	}
 }
 
-// TestChart_without_the_operator: what the API server does not know, is left out.
+// TestChart_without_the_operator checks that the chart omits the kinds that the API server does not serve.
 func TestChart_without_the_operator(t *testing.T) {
 	for _, values := range []string{"{}", "{serviceMonitor: {enabled: false}, podMonitor: {enabled: true}}"} {
 		text, notes, err := render(load(t), "memdump", values, nil)

@@ -27,7 +27,7 @@ type controlPlane struct {
 	url      string // of the API server, as an administrator without TLS
 }
 
-// build takes minutes the first time. Go's own cache knows what has to be built anew.
+// build takes minutes the first time. Go's build cache makes the next ones short.
 func build(t *testing.T) string {
 	t.Helper()
 	cache, err := os.UserCacheDir()
@@ -106,7 +106,7 @@ func startControlPlane(t *testing.T) *controlPlane {
 	return c
 }
 
-// startOperator makes the operator's kinds known first.
+// startOperator installs the operator's kinds, and starts the operator.
 func (c *controlPlane) startOperator(t *testing.T) {
 	t.Helper()
 	module, err := exec.Command("go", "list", "-m", "-f={{.Dir}}", "github.com/prometheus-operator/prometheus-operator").Output()
@@ -117,7 +117,7 @@ func (c *controlPlane) startOperator(t *testing.T) {
 	c.start(t, "operator", "--apiserver="+c.url, "--web.listen-address=127.0.0.1:0")
 }
 
-// run runs kubectl or helm as the administrator. The error has what it said.
+// run runs kubectl or helm as the administrator. The error contains its standard error.
 func (c *controlPlane) run(stdin, name string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 	defer cancel()

@@ -31,8 +31,8 @@ import (
 
 const restricted = `{apiVersion: v1, kind: Namespace, metadata: {name: %s, labels: {pod-security.kubernetes.io/enforce: restricted}}}`
 
-// TestKubernetes: a real API server takes what we have, and the real operator makes of it a scrape configuration
-// that finds our pod and no other.
+// TestKubernetes checks that a real API server accepts the manifests, and that the real operator writes a scrape
+// configuration from them that finds the exporter's pod and no other.
 func TestKubernetes(t *testing.T) {
 	c := startControlPlane(t)
 	c.startOperator(t)
@@ -63,7 +63,7 @@ func TestKubernetes(t *testing.T) {
 	c.targets(t, c.prometheusConfig(t))
 }
 
-// refuses: what is wrong is seen, so that what is taken is right.
+// refuses checks that the API server rejects what is wrong: what it accepts is right.
 func (c *controlPlane) refuses(t *testing.T) {
 	t.Helper()
 	monitor := strings.Replace(read(t, "../kubernetes/servicemonitor.yaml"), "interval", "intervall", 1)
@@ -94,7 +94,7 @@ func (c *controlPlane) release(t *testing.T) {
 	}
 	got := c.must(t, "", "kubectl", "--namespace=released", "get", "servicemonitors,prometheusrules", "-o=name")
 	if strings.Count(got, "/memdump\n") != 2 {
-		t.Errorf("helm saw the operator's kinds and made of them %s", got)
+		t.Errorf("helm made %s of the operator's kinds", got)
 	}
 }
 
@@ -115,13 +115,13 @@ func (c *controlPlane) admit(t *testing.T, namespace string) int {
 	return len(deployments.Items)
 }
 
-// prometheusConfig lets the operator reconcile a Prometheus that selects everything, and gives the configuration that
-// the Prometheus would run with, after promtool has judged it and its rules.
+// prometheusConfig lets the operator reconcile a Prometheus that selects everything, and returns the configuration that
+// the Prometheus would run with, after promtool has checked it and its rules.
 func (c *controlPlane) prometheusConfig(t *testing.T) *config.Config {
 	t.Helper()
 	version, err := exec.Command("promtool", "--version").CombinedOutput()
 	if err != nil {
-		t.Fatalf("promtool, which judges the configuration: %v", err)
+		t.Fatalf("promtool, which checks the configuration: %v", err)
 	}
 	c.must(t, fmt.Sprintf(`
 apiVersion: v1
@@ -198,11 +198,11 @@ spec:
 	if err != nil || strings.Count(string(out), success) != files {
 		t.Fatalf("promtool check config: %v\n%s", err, out)
 	}
-	t.Logf("promtool takes it and its %d files of rules", files)
+	t.Logf("promtool accepts it and its %d files of rules", files)
 	return cfg
 }
 
-// load has Prometheus' own code read the configuration, which it leaves in a file.
+// load reads the configuration with Prometheus' own code, from a file that remains.
 func (c *controlPlane) load(t *testing.T, text string) *config.Config {
 	t.Helper()
 	file := filepath.Join(c.dir, "prometheus.yaml")
@@ -212,7 +212,7 @@ func (c *controlPlane) load(t *testing.T, text string) *config.Config {
 	return cfg
 }
 
-// targets lets Prometheus' own code discover what is there, and relabel it.
+// targets discovers and relabels the targets with Prometheus' own code.
 func (c *controlPlane) targets(t *testing.T, cfg *config.Config) {
 	t.Helper()
 	// As the endpoints controller would: ours, one of another Service, and another port of a Service labelled as ours.
@@ -291,7 +291,7 @@ func (c *controlPlane) targets(t *testing.T, cfg *config.Config) {
 	}
 }
 
-// relabelled gives the labels of the targets that are kept, and how many were there.
+// relabelled returns the labels of the targets that are kept, and how many were discovered.
 func relabelled(t *testing.T, cfg *config.ScrapeConfig, groups []*targetgroup.Group) (kept []string, discovered int) {
 	t.Helper()
 	for _, group := range groups {

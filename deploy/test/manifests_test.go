@@ -1,6 +1,6 @@
-// Package test holds what is in deploy/ against the real types of Kubernetes and of the prometheus-operator, and
-// against the exporter's README, which the exporter's own tests hold against the exporter. It is a module of its own,
-// so that the exporter does not depend on Kubernetes. make test-kubernetes asks a real API server too.
+// Package test compares the files of deploy/ with the real types of Kubernetes and of the prometheus-operator, and
+// with the exporter's README, which the exporter's own tests compare with the exporter. It is a module of its own,
+// so that the exporter does not depend on Kubernetes. make test-kubernetes applies the files to a real API server too.
 package test
 
 import (
@@ -51,7 +51,7 @@ type manifests struct {
 	kinds string // in order, joined by blanks
 }
 
-// must ends a test that can't go on.
+// must ends the test where there is an error.
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
@@ -66,7 +66,7 @@ func read(t *testing.T, file string) string {
 	return string(text)
 }
 
-// strictly refuses fields that the type doesn't have, spelt in another case too, and fields given twice.
+// strictly decodes text, and rejects fields that the type does not have, also in another case, and duplicates.
 func strictly[T any](t *testing.T, text string, into *T) T {
 	t.Helper()
 	plain, err := yaml.YAMLToJSONStrict([]byte(text))
@@ -120,7 +120,7 @@ func decode(t *testing.T, text string) *manifests {
 	}
 }
 
-// check joins the objects by their labels, ports and names.
+// check checks that the labels, ports and names by which the objects refer to each other match.
 func (m *manifests) check(t *testing.T) {
 	t.Helper()
 	readme := read(t, "../../README.md")
@@ -138,13 +138,13 @@ func (m *manifests) check(t *testing.T) {
 	port := func(who, got, want string) {
 		t.Helper()
 		if got != want {
-			t.Errorf("%s: port %q, and what it means has %q", who, got, want)
+			t.Errorf("%s: port %q, want %q", who, got, want)
 		}
 	}
 	scraped := func(who, job string, labels map[string]string, path string, honorLabels bool) {
 		t.Helper()
 		if !strings.HasPrefix(labels[job], "memdump") {
-			t.Errorf("%s: the job is named by the label %q of %v, and the alerts know memdump.* alone", who, job, labels)
+			t.Errorf("%s: the job is named by the label %q of %v, and the alerts select memdump.* only", who, job, labels)
 		}
 		if !strings.Contains(readme, "| `"+path+"` |") || honorLabels {
 			t.Errorf("%s scrapes %q, honorLabels %v", who, path, honorLabels)
@@ -264,7 +264,7 @@ func allowed(policy networkingv1.NetworkPolicy) (ports []string) {
 	return ports
 }
 
-// checkSettings: the exporter has these flags and variables, and the files that they name are mounted.
+// checkSettings checks that the exporter has these flags and variables, and that the files that they name are mounted.
 func (m *manifests) checkSettings(t *testing.T, readme string, container corev1.Container) {
 	t.Helper()
 	given := map[string]string{}
@@ -281,7 +281,7 @@ func (m *manifests) checkSettings(t *testing.T, readme string, container corev1.
 		}
 	}
 	if given["INFLUX_URL"] == "" || given["INFLUX_DB"] == "" {
-		t.Errorf("where InfluxDB is, is not said: %v", given)
+		t.Errorf("INFLUX_URL or INFLUX_DB is not set: %v", given)
 	}
 	for name, value := range given {
 		if name != "GOMEMLIMIT" && !regexp.MustCompile("(?m)^\\| .*`"+regexp.QuoteMeta(name)+"` \\| ").MatchString(readme) {
@@ -300,7 +300,7 @@ func (m *manifests) checkSettings(t *testing.T, readme string, container corev1.
 }
 
 func TestKustomization(t *testing.T) {
-	// kustomize can't put one file into another, so there is a copy.
+	// kustomize cannot include one file in another, so there is a copy.
 	rule := "# From dashboards/alerts.yaml: cd deploy/test && go test . -update\n" +
 		"apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: memdump-exporter\nspec:\n" +
 		regexp.MustCompile("(?m)^.").ReplaceAllString(read(t, "../../dashboards/alerts.yaml"), "  $0")

@@ -13,7 +13,7 @@ func TestChart_scrapeTimeout(t *testing.T) {
 	c := load(t)
 	for _, test := range []struct{ interval, timeout, want string }{
 		{"30s", "25s", "25s"},
-		{"15s", "25s", "15s"}, // 25s is the default: whoever sets the interval alone has it
+		{"15s", "25s", "15s"}, // 25s is the default, also where only the interval is set
 		{"1m", "90s", "1m"},
 		{"1h30m", "5401s", "1h30m"},
 		{"1h30m", "5400s", "5400s"},

@@ -20,7 +20,7 @@ func TestRun(t *testing.T) {
 	}
 	for _, version := range []string{"1.13.2", "2.7.12"} {
 		if !strings.Contains(stdout.String(), "\nInfluxDB "+version+"\t") && !strings.Contains(stdout.String(), "\nleft out: InfluxDB "+version) {
-			t.Errorf("no word about %s in\n%s", version, stdout.String())
+			t.Errorf("no line for %s in\n%s", version, stdout.String())
 		}
 	}
 

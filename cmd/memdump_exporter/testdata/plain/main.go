@@ -59,16 +59,16 @@ func (c *collector) query(statement string) (float64, error) {
 		return 0, err
 	}
 	defer resp.Body.Close()
-	var answer struct {
+	var response struct {
 		Results []struct{ Series []struct{ Values [][]any } }
 	}
-	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+	if err := json.NewDecoder(resp.Body).Decode(&response); err != nil {
 		return 0, err
 	}
-	if len(answer.Results) != 1 || len(answer.Results[0].Series) == 0 {
+	if len(response.Results) != 1 || len(response.Results[0].Series) == 0 {
 		return 0, fmt.Errorf("no series")
 	}
-	value, _ := answer.Results[0].Series[0].Values[0][1].(float64)
+	value, _ := response.Results[0].Series[0].Values[0][1].(float64)
 	return value, nil
 }
 
