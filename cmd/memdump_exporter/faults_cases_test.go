@@ -267,7 +267,7 @@ func overAllTime(m *matrix, respond script) script {
 	}
 }
 
-// sum is the true one.
+// sum returns the true sum in a response.
 func (m *matrix) sum() string { return value(fmt.Sprint(m.history.Truth(0, 0).CompressedBytes)) }
 
 // through sends one request to InfluxDB through the proxy with toxics, and the response back.
@@ -276,7 +276,7 @@ func (m *matrix) through(conn *countingConn, r *http.Request) {
 	m.carry(conn, r)
 }
 
-// carry does that until either side closes its connection.
+// carry does the same, until either side closes its connection.
 func (m *matrix) carry(conn *countingConn, r *http.Request) {
 	up, err := net.Dial("tcp", m.toxic.Listen)
 	if err != nil {
@@ -291,7 +291,7 @@ func (m *matrix) carry(conn *countingConn, r *http.Request) {
 		up.Close()
 	}()
 	if _, err := io.Copy(conn.TCPConn, up); err != nil {
-		_ = conn.SetLinger(0) // as it was reset
+		_ = conn.SetLinger(0) // passes the reset on
 	}
 }
 

@@ -39,8 +39,8 @@ var influxdbRows = []row{
 	{id: "D13", what: "another version under us", tested: "TestIdentify_changes"},
 }
 
-// otherType: of a field that is a whole number in one shard and text in another, InfluxDB
-// adds up the numbers alone, which is not the sum.
+// otherType: where a field is a whole number in one shard and text in another, InfluxDB adds up
+// the numbers only, which is not the true sum.
 func otherType(t *testing.T, m *matrix) {
 	const database = "other type"
 	now := time.Now()
@@ -56,8 +56,8 @@ func otherType(t *testing.T, m *matrix) {
 	s.sees(t, fails("type_conflict"))
 }
 
-// afterTimeout: InfluxDB does not go on with a query whose scrape is over. The history goes on
-// loading.
+// afterTimeout: InfluxDB stops a query whose scrape is over. The exporter continues to load the
+// history.
 func afterTimeout(t *testing.T, m *matrix) {
 	s := m.slow(t)
 	if got := s.metrics(t, 0.1); !strings.Contains(got.body, "\nmemdump_query_success{query=\"dumped_vms\"} 0") {
@@ -81,7 +81,7 @@ func (m *matrix) slow(t *testing.T) *subject {
 	return &subject{exporter: startExporter(t, nil, "--influx.url="+m.server.URL, "--influx.db="+database), history: h}
 }
 
-// becomesIdle waits until InfluxDB runs no query with a part, by its own account.
+// becomesIdle waits until SHOW QUERIES lists no query that contains part.
 func (m *matrix) becomesIdle(t *testing.T, part string) {
 	t.Helper()
 	took := until(t, time.Second, "InfluxDB is idle", func() error {

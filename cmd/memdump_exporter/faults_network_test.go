@@ -142,7 +142,7 @@ func names(t *testing.T, m *matrix) {
 		if address != "127.0.0.1" {
 			want = fails("unreachable", all()...)
 		}
-		// Go looks at the file again five seconds after it last has.
+		// Go reads the file again after five seconds.
 		until(t, 10*time.Second, address+" is used", func() error {
 			must(t, m.toxic.Stop()) // or kept connections would go on
 			must(t, m.toxic.Start())

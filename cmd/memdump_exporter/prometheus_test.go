@@ -31,8 +31,8 @@ type scraper struct{ *exporter }
 // again.
 type storage struct{ config, data string }
 
-// newStorage has our rules loaded, and scrapes by the configurations. The samples, lines of
-// OpenMetrics, are in the storage from the start.
+// newStorage writes a configuration with the rules of dashboards/ and the configurations of scrapes. The
+// samples, lines of OpenMetrics, are in the storage from the start.
 func newStorage(t *testing.T, samples, scrapeConfigs string) storage {
 	t.Helper()
 	dir := t.TempDir()
@@ -571,7 +571,7 @@ func TestPrometheus_backfill(t *testing.T) {
 	}
 	sameLines(t, "Prometheus", got, want)
 
-	// What the default end of a backfill is for.
+	// A backfill ends three hours ago by default, because a later one deletes samples of other jobs.
 	must(t, p.proc.Stop())
 	recent := time.Now().Unix()
 	must(t, run(t.Context(), []string{"--influx.url=" + server.URL, "backfill",
@@ -662,14 +662,15 @@ func TestPrometheus_filtered(t *testing.T) {
 	plain := one(`count_over_time(up{job="memdump"}` + over + `)`)
 	whole := one(`sum_over_time(memdump_up{job="memdump"}` + over + `)`)
 	samples := `scrape_samples_scraped{job="memdump"}` + over
-	least, most := one("min_over_time("+samples+")"), one("max_over_time("+samples+")")
+	minSamples, maxSamples := one("min_over_time("+samples+")"), one("max_over_time("+samples+")")
 	joined := one(`max_over_time(memdump_scrapes_joined_total{job="memdump"}` + over + `)`)
-	t.Logf("%v plain scrapes, %v whole, of %v to %v samples; %v scrapes shared the queries of another", plain, whole, least, most, joined)
+	t.Logf("%v plain scrapes, %v whole, of %v to %v samples; %v scrapes shared the queries of another",
+		plain, whole, minSamples, maxSamples, joined)
 	if whole != plain || plain < filteredDuration.Seconds()/4 {
 		t.Errorf("%v of %v plain scrapes were whole", whole, plain)
 	}
-	if least != most {
-		t.Errorf("a plain scrape had %v samples, another %v", least, most)
+	if minSamples != maxSamples {
+		t.Errorf("a plain scrape had %v samples, another %v", minSamples, maxSamples)
 	}
 	if joined == 0 {
 		t.Error("no scrape shared the queries of another: this test proves nothing")

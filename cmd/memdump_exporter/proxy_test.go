@@ -24,7 +24,7 @@ const (
 )
 
 // httpProxy is an HTTP proxy that forwards requests and tunnels connections to one server, whatever
-// host they name. It wants the user u with proxyPassword.
+// host they name. It requires the user u with proxyPassword.
 type httpProxy struct {
 	address         string // host:port
 	forwarded, open atomic.Int64

@@ -48,7 +48,7 @@ func (v *tally) scrape(when string, want expected, e *exporter) families {
 	v.Helper()
 	for n := 1; ; n++ {
 		got := e.scrape(v.T)
-		if got.value("memdump_up") == 1 || len(want.reasons) > 0 || n == mostLoads {
+		if got.value("memdump_up") == 1 || len(want.reasons) > 0 || n == maxLoads {
 			v.metrics(when, want, got)
 			return got
 		}

@@ -20,8 +20,8 @@ var modes = []struct {
 	files int // that InfluxDB reads at most for one query; 0: any number
 }{{"any number of files", 0}, {"432 files", 432}, {"20 files", 20}, {"2 files", 2}}
 
-// mostLoads is after how many scrapes a history must be loaded.
-const mostLoads = 60
+// maxLoads is the maximum number of scrapes until a history is loaded.
+const maxLoads = 60
 
 // TestServers compares what the exporter serves with what was written, on every InfluxDB that is
 // here, and prints the number of wrong values of each situation on each server.

@@ -40,7 +40,7 @@ const (
 )
 
 // soak is the built exporter on a real InfluxDB behind a proxy with faults, while dumps are recorded; the history of the
-// dumps has what is true at each time.
+// dumps has the truth at each time.
 type soak struct {
 	e       *exporter
 	server  *influxtest.Server
@@ -54,10 +54,10 @@ type soak struct {
 	count   map[string]int
 	wrong   []string
 	last    families
-	least   [2]float64 // goroutines and open files, since the last call of leastSince
+	lowest  [2]float64 // goroutines and open files, since the last call of lowestSince
 }
 
-// moment is what was true from the begin of one write to the end of the next.
+// moment has the true values from the begin of one write to the end of the next.
 type moment struct {
 	values      map[string]float64 // by metric
 	from, until time.Time          // until is zero for the last one
@@ -99,10 +99,10 @@ func TestSoak(t *testing.T) {
 		s.write(t)
 		pause(ctx, time.Second+time.Duration(rng.Int64N(int64(3*time.Second))))
 		at := time.Since(begin)
-		least := s.leastSince()
+		lowest := s.lowestSince()
 		growth["MiB of RSS"].add(at, s.e.memoryMiB(t, "VmRSS:"))
-		growth["goroutines"].add(at, least[0])
-		growth["open files"].add(at, least[1])
+		growth["goroutines"].add(at, lowest[0])
+		growth["open files"].add(at, lowest[1])
 		if t.Failed() {
 			break
 		}
@@ -190,8 +190,8 @@ func (s *soak) scrape(t *testing.T) {
 		return
 	}
 	s.last = got
-	s.least[0] = min(s.least[0], got.value("go_goroutines"))
-	s.least[1] = min(s.least[1], float64(s.e.openFiles(t)))
+	s.lowest[0] = min(s.lowest[0], got.value("go_goroutines"))
+	s.lowest[1] = min(s.lowest[1], float64(s.e.openFiles(t)))
 	whole := true
 	success := got.gauges("memdump_query_success")
 	failed := make(map[string]bool) // metrics whose query has failed
@@ -229,8 +229,8 @@ func (s *soak) scrape(t *testing.T) {
 	}
 }
 
-// write adds a dump and telemetry. While that goes on, what was and what will be are
-// both true.
+// write adds a dump and telemetry. Until the write has ended, the values before and after it
+// are both true.
 func (s *soak) write(t *testing.T) {
 	points := append(s.history.LiveDump(time.Now()), s.history.LiveTelemetry(time.Now())...)
 	var lines []string
@@ -264,26 +264,25 @@ func (s *soak) recovers(t *testing.T, after string) time.Duration {
 	}
 }
 
-// rest scrapes until all is there and everything else has come to rest, and returns
-// the goroutines and the open files then.
+// rest scrapes without faults and load, and returns the lowest numbers of goroutines and of open files.
 func (s *soak) rest(t *testing.T) [2]float64 {
 	t.Helper()
-	s.leastSince()
+	s.lowestSince()
 	for range 20 {
 		s.scrape(t)
 		s.client.CloseIdleConnections()
 		pause(t.Context(), 100*time.Millisecond)
 	}
-	return s.leastSince()
+	return s.lowestSince()
 }
 
-// leastSince are the goroutines and open files at the calmest moment since the last call.
-func (s *soak) leastSince() [2]float64 {
+// lowestSince returns the lowest numbers of goroutines and of open files since the last call.
+func (s *soak) lowestSince() [2]float64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	least := s.least
-	s.least = [2]float64{math.Inf(1), math.Inf(1)}
-	return least
+	lowest := s.lowest
+	s.lowest = [2]float64{math.Inf(1), math.Inf(1)}
+	return lowest
 }
 
 func (s *soak) tally(what string) {

@@ -281,8 +281,8 @@ func outages(t *testing.T, server *influxtest.Server) []outage {
 	}
 }
 
-// TestTruth_awayAndBack: within one scrape the metrics go with the database, and come back
-// with it.
+// TestTruth_awayAndBack: the metrics are absent at the first scrape without the database, and are
+// back at the first scrape with it.
 func TestTruth_awayAndBack(t *testing.T) {
 	server := influxtest.MustStart(t)
 	h := influxtest.Believable(3, time.Now())
