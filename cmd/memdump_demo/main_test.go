@@ -362,7 +362,7 @@ func TestRun_on_somebodys_InfluxDB_2(t *testing.T) {
 	t.Run("a token that may not create buckets", func(t *testing.T) {
 		reader := tokenOf(t, server, `{"action":"read","resource":{"type":"buckets"}}`)
 		err := start(t, "serve", map[string]string{"INFLUX_URL": server.URL, "INFLUX_TOKEN": reader}).wait(t)
-		for _, want := range []string{"no dbrp mapping found", "make the bucket: status 401", "create the bucket memdump_demo"} {
+		for _, want := range []string{"no dbrp mapping found", "create the bucket: status 401", "create the bucket memdump_demo"} {
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("want %s, got %v", want, err)
 			}
