@@ -167,7 +167,7 @@ func (m *manifests) check(t *testing.T) {
 		endpoint := m.PodMonitor.Spec.PodMetricsEndpoints[0]
 		selects("PodMonitor", m.PodMonitor.Spec.Selector, pod.Labels)
 		if got := m.PodMonitor.Spec.PodTargetLabels; len(got) != 1 || pod.Labels[got[0]] == "" {
-			t.Errorf("the PodMonitor copies the labels %q: want one of the pod that tells releases apart", got)
+			t.Errorf("the PodMonitor copies the labels %q: want a label of the pod that distinguishes releases", got)
 		}
 		port("PodMonitor", *endpoint.Port, container.Ports[0].Name)
 		scraped("PodMonitor", m.PodMonitor.Spec.JobLabel, pod.Labels, endpoint.Path, endpoint.HonorLabels)
