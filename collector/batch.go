@@ -27,10 +27,9 @@ type batch struct {
 	server    influx.Server  // Major is 0 if it is unknown
 	histories []HistoryState // at the end of the batch
 
-	// dumpedDomains and coverage compute their result once, when it is first needed. They return
-	// false if a query that they depend on failed.
-	dumpedDomains func() (map[string]domainTotals, bool)
-	coverage      func() ([]VM, bool)
+	// coverage computes its result once, when it is first needed. It returns false if a query that
+	// it depends on failed.
+	coverage func() ([]VM, bool)
 
 	encoded encodings
 }
@@ -52,7 +51,6 @@ func (e *Exporter) newBatch(ctx context.Context, deadline time.Time) *batch {
 	}
 	b.ctx, b.cancel = context.WithDeadline(ctx, deadline)
 	b.schemas = e.newSchemas(b.ctx)
-	b.dumpedDomains = sync.OnceValues(b.findDumpedDomains)
 	b.coverage = sync.OnceValues(b.findCoverage)
 	return b
 }

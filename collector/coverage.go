@@ -49,19 +49,9 @@ func countVMs(vms []VM, is func(VM) bool) (n int) {
 // findCoverage returns the monitored VMs with their newest dumps; false if a query for them
 // failed.
 func (b *batch) findCoverage() ([]VM, bool) {
-	domains, ok := b.dumpedDomains()
-	monitored := b.aggregateOf(monitoredVMs)
-	if !ok || monitored == nil {
+	dumped, monitored := b.aggregateOf(dumpedVMs), b.aggregateOf(monitoredVMs)
+	if dumped == nil || monitored == nil {
 		return nil, false
 	}
-	return covered(domains, monitored.vms), true
-}
-
-// findDumpedDomains returns the domains with a dump; false if the query for them failed.
-func (b *batch) findDumpedDomains() (map[string]domainTotals, bool) {
-	dumped := b.aggregateOf(dumpedVMs)
-	if dumped == nil {
-		return nil, false
-	}
-	return dumped.dumpedDomains(), true
+	return covered(dumped, monitored.vms), true
 }

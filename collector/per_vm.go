@@ -103,8 +103,8 @@ type vmSeries struct {
 // perVM sends the metrics of the most recently dumped VMs, and none if the query for the dumped
 // VMs failed.
 func (b *batch) perVM(gauge func(*prometheus.Desc, float64, ...string)) {
-	all, ok := b.dumpedDomains()
-	if b.exporter.config.PerVM == 0 || !ok {
+	dumped := b.aggregateOf(dumpedVMs)
+	if b.exporter.config.PerVM == 0 || dumped == nil {
 		return
 	}
 	var totals, places map[string]domainTotals
@@ -114,9 +114,10 @@ func (b *batch) perVM(gauge func(*prometheus.Desc, float64, ...string)) {
 	if a := b.aggregateOf(vmPlaces); a != nil {
 		places = a.domains()
 	}
+	all := dumped.domains()
 	var vms []vmSeries
 	for name, newest := range all {
-		if !isAmbiguous(name) {
+		if newest.dumped && !isAmbiguous(name) {
 			vms = append(vms, vmSeries{name, newest.newest, totals[name], places[name]})
 		}
 	}
@@ -131,5 +132,5 @@ func (b *batch) perVM(gauge func(*prometheus.Desc, float64, ...string)) {
 			}
 		}
 	}
-	gauge(omittedDesc, float64(len(all)-len(vms)))
+	gauge(omittedDesc, float64(len(dumped.dumpedDomains())-len(vms)))
 }

@@ -234,11 +234,13 @@ func TestRecordings_history(t *testing.T) {
 
 func wantHistoryPerVM(t *testing.T, settled *aggregate, want exposition) {
 	t.Helper()
-	domains := settled.dumpedDomains()
-	if n := len(want.series("memdump_vm_dumps")); len(domains) != n {
-		t.Errorf("%d domains, want %d", len(domains), n)
+	if n := len(want.series("memdump_vm_dumps")); len(settled.dumpedDomains()) != n {
+		t.Errorf("%d domains, want %d", len(settled.dumpedDomains()), n)
 	}
-	for dom, totals := range domains {
+	for dom, totals := range settled.domains() {
+		if !totals.dumped {
+			continue
+		}
 		want.wantValue(t, float64(totals.dumps), "memdump_vm_dumps", "dom", dom)
 		want.wantValue(t, float64(totals.compressed), "memdump_vm_dumps_compressed_bytes", "dom", dom)
 		want.wantValue(t, seconds(totals.newest), "memdump_vm_last_dump_timestamp_seconds", "dom", dom)

@@ -31,10 +31,14 @@ func (a *aggregate) hasDumpedRuntimeID() bool {
 	return false
 }
 
-// dumpedDomains returns the totals of the domains with a dump.
-func (a *aggregate) dumpedDomains() map[string]domainTotals {
-	domains := a.domains()
-	maps.DeleteFunc(domains, func(_ string, totals domainTotals) bool { return !totals.dumped })
+// dumpedDomains returns the domains with a dump.
+func (a *aggregate) dumpedDomains() map[string]bool {
+	domains := make(map[string]bool)
+	for r, totals := range a.runs {
+		if name := r.domain(); totals.dumped && name != "" {
+			domains[name] = true
+		}
+	}
 	return domains
 }
 
@@ -162,7 +166,7 @@ func (v *VM) addSeries(id identity, ns int64) {
 
 // covered returns the monitored VMs with their newest dumps, sorted by the time of the newest dump.
 // VMs without a dump come first.
-func covered(domains map[string]domainTotals, telemetry map[identity]int64) []VM {
+func covered(dumped *aggregate, telemetry map[identity]int64) []VM {
 	owners := make(map[string]int) // number of VMs by name
 	monitored := monitoredDomains(telemetry)
 	for _, v := range monitored {
@@ -170,15 +174,21 @@ func covered(domains map[string]domainTotals, telemetry map[identity]int64) []VM
 			owners[name]++
 		}
 	}
+	newest := make(map[string]instant) // dump by name
+	for r, totals := range dumped.runs {
+		if name := r.domain(); totals.dumped && owners[name] > 0 {
+			newest[name] = newest[name].latest(instant{totals.newest, true})
+		}
+	}
 	vms := make([]VM, 0, len(monitored))
 	for _, v := range monitored {
+		var last instant
 		for _, name := range v.Names {
 			v.Shared = v.Shared || owners[name] > 1
-			if totals, ok := domains[name]; ok {
-				if at := time.Unix(0, totals.newest); at.After(v.LastDump) {
-					v.LastDump = at
-				}
-			}
+			last = last.latest(newest[name])
+		}
+		if last.present {
+			v.LastDump = time.Unix(0, last.ns)
 		}
 		vms = append(vms, *v)
 	}

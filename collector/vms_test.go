@@ -358,7 +358,7 @@ func TestCovered(t *testing.T) {
 			for r, ns := range tt.dumps {
 				a.addRun(r, runTotals{dumped: true, newest: ns})
 			}
-			got := covered(a.dumpedDomains(), tt.telemetry)
+			got := covered(a, tt.telemetry)
 			for i := range got {
 				got[i].vmidAt, got[i].nameAt = 0, 0
 			}
