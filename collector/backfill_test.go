@@ -186,9 +186,11 @@ func TestBackfill_untrue(t *testing.T) {
 		"a record at a time after":   {within, rowsOf(columns, fmt.Sprintf(`[%d,"a","1","x",1,null,null,null]`, at(30)+1)), "malformed", 1},
 		"a size that is a text":      {within, rowsOf(columns, fmt.Sprintf(`[%d,"a","1","x","1",null,null,null]`, at(5))), "malformed", 1},
 		"a size below zero":          {within, rowsOf(columns, fmt.Sprintf(`[%d,"a","1","x",-1,null,null,null]`, at(5))), "out_of_range", 1},
-		"sizes that overflow": {within, rowsOf(columns, fmt.Sprintf(`[%d,"a","1","x",9223372036854775807,null,null,null],[%d,"a","1","x",1,null,null,null]`, at(5), at(15))),
+		"sizes that overflow": {within, rowsOf(columns,
+			fmt.Sprintf(`[%d,"a","1","x",9223372036854775807,null,null,null],[%d,"a","1","x",1,null,null,null]`, at(5), at(15))),
 			"out_of_range", 2},
-		"names that are not UTF-8": {within, rowsOf(columns, fmt.Sprintf("[%d,\"a\ufffd\",\"1\",\"x\",1,null,null,null]", at(15))), "out_of_range", 2},
+		"names that are not UTF-8": {within, rowsOf(columns,
+			fmt.Sprintf("[%d,\"a\ufffd\",\"1\",\"x\",1,null,null,null]", at(15))), "out_of_range", 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMemory(t)

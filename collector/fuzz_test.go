@@ -62,7 +62,8 @@ var judgedQueries = []judged{
 	{"raw_bytes", rowsOf(`"time","raw"`, `[0,1e20]`), sumRead("raw", "memdump_dumps_raw_bytes")},
 	{"duration_mean", rowsOf(`"time","sum","count","mean"`, `[0,10.5,4,2.625]`), durationsRead},
 	{"last_dump", rowsOf(`"time","last"`, `[1762857000000000001,"x"]`), newestRead},
-	{dumpedVMs, seriesOf(taggedSeries("mem_dumps", "1", "a", 1), taggedSeries("mem_dumps", "2", "", 2), taggedSeries("mem_dumps", "", "a", 3)), runsRead},
+	{dumpedVMs, seriesOf(taggedSeries("mem_dumps", "1", "a", 1), taggedSeries("mem_dumps", "2", "", 2),
+		taggedSeries("mem_dumps", "", "a", 3)), runsRead},
 	{monitoredVMs, seriesOf(taggedSeries("vm_info", "1", "a", recordedNow.UnixNano()),
 		taggedSeries("vm_info", "2", "b", recordedNow.UnixNano()-1)), telemetryRead},
 }

@@ -68,7 +68,8 @@ var bodyRows = []row{
 	{id: "C16", what: "one VM twice", run: cases(each(dumped(1), ok, set("a", "a", "a")))},
 	{id: "C17", what: "a million rows", run: func(t *testing.T, m *matrix) {
 		cases(
-			one("of a sum", endless(head200+"\r\n"+`{"results":[{"series":[{"name":"mem_dumps","columns":["time","compressed"],"values":[[0,0]`, ",[0,0]"), tooLarge),
+			one("of a sum", endless(head200+"\r\n"+
+				`{"results":[{"series":[{"name":"mem_dumps","columns":["time","compressed"],"values":[[0,0]`, ",[0,0]"), tooLarge),
 			one("of a set", overAllTime(m, vms(1_000_000)), ofSet),
 		)(t, m)
 	}},
