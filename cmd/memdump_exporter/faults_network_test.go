@@ -192,6 +192,8 @@ func noPorts(t *testing.T, m *matrix) {
 	s := m.start(t, nil, m.front.URL)
 	m.front.CloseClientConnections()
 	must(t, os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("61000 61007"), 0))
+	// By default, a port of a closed connection can be used again after a second.
+	must(t, os.WriteFile("/proc/sys/net/ipv4/tcp_tw_reuse", []byte("0"), 0))
 	var held []net.Conn
 	for {
 		conn, err := net.Dial("tcp", strings.TrimPrefix(m.front.URL, "http://"))
