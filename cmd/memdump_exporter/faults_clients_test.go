@@ -328,7 +328,7 @@ func panics(t *testing.T, m *matrix) {
 			t.Errorf("%s: HTTP %d, want 500\n%s", path, got.status, got.body)
 		}
 	}
-	m.front.set(ok(table(`"time","sum","count"`, "0,1,13")), statementOf["duration_mean"])
+	m.front.set(ok(table(`"time","sum","count","mean"`, "0,1,13,1")), statementOf["duration_mean"])
 	s.sees(t, fails("internal", "duration_mean"))
 	m.front.set(nil)
 	s.recovers(t)
