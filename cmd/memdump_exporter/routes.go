@@ -87,29 +87,33 @@ func newHandler(o options, base, logger log.Logger, counters ...prometheus.Colle
 	return exporter.Contain(headers(mux, policies)), exporter.Close, nil
 }
 
-// headers forbids browsers to guess a content type, to frame, to store, and to load anything but
-// what the Content-Security-Policy of a path allows. What the operator sets in the web
-// configuration (http_server_config.headers) is there already, and stays as it is.
+// headers sets the headers of every response. It calls setHeaders before the handler, and not
+// around it, because each waiting scrape holds its stack.
 func headers(next http.Handler, policies map[string]string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
-		policy := cmp.Or(policies[r.URL.Path], "default-src 'none'")
-		if _, set := h["X-Frame-Options"]; !set {
-			policy += "; frame-ancestors 'none'" // browsers prefer it to X-Frame-Options
-		}
-		for name, value := range map[string]string{
-			"X-Content-Type-Options":  "nosniff",
-			"X-Frame-Options":         "DENY",
-			"Content-Security-Policy": policy,
-			"Referrer-Policy":         "no-referrer",
-			"Cache-Control":           "no-store",
-		} {
-			if _, set := h[name]; !set {
-				h.Set(name, value)
-			}
-		}
+		setHeaders(w.Header(), cmp.Or(policies[r.URL.Path], "default-src 'none'"))
 		next.ServeHTTP(w, r)
 	})
+}
+
+// setHeaders forbids browsers to guess a content type, to frame, to store, and to load anything but
+// what the Content-Security-Policy allows. What the operator sets in the web configuration
+// (http_server_config.headers) is there already, and stays as it is.
+func setHeaders(h http.Header, policy string) {
+	if _, set := h["X-Frame-Options"]; !set {
+		policy += "; frame-ancestors 'none'" // browsers prefer it to X-Frame-Options
+	}
+	for name, value := range map[string]string{
+		"X-Content-Type-Options":  "nosniff",
+		"X-Frame-Options":         "DENY",
+		"Content-Security-Policy": policy,
+		"Referrer-Policy":         "no-referrer",
+		"Cache-Control":           "no-store",
+	} {
+		if _, set := h[name]; !set {
+			h.Set(name, value)
+		}
+	}
 }
 
 func plainText(text string) http.HandlerFunc {
