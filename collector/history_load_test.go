@@ -215,6 +215,8 @@ func TestHistory_long(t *testing.T) {
 // TestHistory_failures: a failed query does not affect the others. If loading fails, each query for
 // dumps has its reason.
 func TestHistory_failures(t *testing.T) {
+	const records = `{"results":[{"series":[{"name":"mem_dumps","columns":["time","dom","vmid","host","sha256",` +
+		`"duration_sec","gzip_size_bytes","raw_size_bytes"],"values":[`
 	for name, tt := range map[string]struct {
 		fails  func(string) bool
 		status int
@@ -230,9 +232,8 @@ func TestHistory_failures(t *testing.T) {
 			200, `{"results":[{"series":[`, nil, "truncated", []string{"duration_mean"}},
 		"the load":         {isRecords, 0, "", errors.New("connection refused"), "unreachable", nil},
 		"the load, in 200": {isRecords, 200, `{"results":[{"error":"database not found: db"}]}`, nil, "database_not_found", nil},
-		"the load, cut": {isRecords, 200, `{"results":[{"series":[{"name":"mem_dumps","columns":["time"],"values":[[1]`,
-			nil, "truncated", nil},
-		"the load, null": {isRecords, 200, `{"results":[{"series":[{"columns":["time"],"values":[[null]]}]}]}`, nil, "malformed", nil},
+		"the load, cut":    {isRecords, 200, records + `[1,"a","1","h","x",1,1,1]`, nil, "truncated", nil},
+		"the load, null":   {isRecords, 200, records + `[null,"a","1","h","x",1,1,1]]}]}]}`, nil, "malformed", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -168,6 +168,7 @@ func TestMetrics_help(t *testing.T) {
 
 // TestQueries_values: values in a response that are impossible, or not a number.
 func TestQueries_values(t *testing.T) {
+	const vmColumns = `"time","dumps","compressed","raw","seconds","timed"`
 	for name, tt := range map[string]struct {
 		query, columns, rows, reason string
 	}{
@@ -195,8 +196,8 @@ func TestQueries_values(t *testing.T) {
 		"a dump without a time":             {"last_dump", `"last"`, `["x"]`, "malformed"},
 		"a VM's newest dump at no time":     {"dumped_vms", `"time","newest"`, `["soon","x"]`, "malformed"},
 		"a VM's telemetry at no time":       {"monitored_vms", `"time","state"`, `["soon",1]`, "malformed"},
-		"a VM's dumps below zero":           {"vm_totals", `"time","dumps","compressed"`, `[0,-1,5]`, "out_of_range"},
-		"a VM's bytes below zero":           {"vm_totals", `"time","dumps","compressed"`, `[0,1,-5]`, "out_of_range"},
+		"a VM's dumps below zero":           {"vm_totals", vmColumns, `[0,-1,5,null,null,0]`, "out_of_range"},
+		"a VM's bytes below zero":           {"vm_totals", vmColumns, `[0,1,-5,null,null,0]`, "out_of_range"},
 		"a VM's bytes under another name":   {"vm_totals", `"time","dumps","bytes"`, `[0,1,5]`, "malformed"},
 		"a VM's place at no time":           {"vm_places", `"time","sha256","host"`, `["soon","x","h"]`, "malformed"},
 		"a VM's place with a number a host": {"vm_places", `"time","sha256","host"`, `[0,"x",5]`, ""},
