@@ -205,11 +205,7 @@ var daysQuery = query{
 		if err != nil {
 			return err
 		}
-		n, err := count(row, "dumps")
-		if err != nil {
-			return err
-		}
-		compressed, err := sumOf(row, "compressed")
+		n, compressed, err := dumpsAndBytes(row)
 		if err != nil {
 			return err
 		}

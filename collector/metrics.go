@@ -253,6 +253,16 @@ func sumOf(row influx.Row, column string) (total, error) {
 	return sum, sum.err
 }
 
+// dumpsAndBytes returns the columns "dumps" and "compressed": the number of dumps, and their
+// compressed bytes.
+func dumpsAndBytes(row influx.Row) (n int64, compressed total, err error) {
+	if n, err = count(row, "dumps"); err != nil {
+		return 0, total{}, err
+	}
+	compressed, err = sumOf(row, "compressed")
+	return n, compressed, err
+}
+
 func addDurations(a *aggregate, row influx.Row) error {
 	n, err := count(row, "count")
 	if err != nil || n == 0 { // without durations, the sum is null or 0, depending on the server

@@ -38,11 +38,7 @@ const totalsColumns = `COUNT("sha256"::field) AS "dumps", SUM("gzip_size_bytes":
 	`SUM("raw_size_bytes"::field) AS "raw", SUM("duration_sec"::field) AS "seconds", COUNT("duration_sec"::field) AS "timed"`
 
 func addRunTotals(a *aggregate, row influx.Row) error {
-	n, err := count(row, "dumps")
-	if err != nil {
-		return err
-	}
-	compressed, err := sumOf(row, "compressed")
+	n, compressed, err := dumpsAndBytes(row)
 	if err != nil {
 		return err
 	}

@@ -260,7 +260,6 @@ func (b *batch) queryGateway(q *query) (r result) {
 }
 
 // gatewayStatement returns the SQL of a query over the time range that counts.
-
 func (c Config) gatewayStatement(q *query, now time.Time) string {
 	policy, names := c.measurements(q.source)
 	relevant := influx.TimeRange(c.relevantRange(q.source, now))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -65,10 +66,11 @@ func (e *Exporter) fetchTags(ctx context.Context, policy string, names ...string
 	return tags, nil
 }
 
-func quoted(names []string) string {
+// Quoted lists names in quotes, so that a blank at an end is visible.
+func Quoted(names []string) string {
 	all := make([]string, len(names))
 	for i, name := range names {
-		all[i] = fmt.Sprintf("%q", name)
+		all[i] = strconv.Quote(name)
 	}
 	return strings.Join(all, ", ")
 }
@@ -193,20 +195,20 @@ func (e *Exporter) checkEmpty(s *schemas, q *query, now time.Time) (written bool
 	}
 	if len(found.fields) == 0 {
 		_, names := e.config.measurements(q.source)
-		return false, fmt.Errorf("%w: the database has no measurement %s", errMeasurementMissing, quoted(names))
+		return false, fmt.Errorf("%w: the database has no measurement %s", errMeasurementMissing, Quoted(names))
 	}
 	required, optional := found.missing(q)
 	switch missing := append(required, optional...); {
 	case found.unwritten(q):
 		return false, nil
 	case len(missing) > 0:
-		return false, fmt.Errorf("%w: the measurement %s has no field %q", errFieldMissing, quoted(found.existing), missing[0])
+		return false, fmt.Errorf("%w: the measurement %s has no field %q", errFieldMissing, Quoted(found.existing), missing[0])
 	case q.tag == "":
 		return true, nil
 	}
 	tags, err := s.tags(q.source)
 	if err == nil && !slices.Contains(tags, q.tag) {
-		err = fmt.Errorf("%w: the measurement %s has no tag %q", errTagMissing, quoted(found.existing), q.tag)
+		err = fmt.Errorf("%w: the measurement %s has no tag %q", errTagMissing, Quoted(found.existing), q.tag)
 	}
 	return err == nil, err
 }

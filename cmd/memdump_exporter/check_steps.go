@@ -12,7 +12,6 @@ import (
 	"net/url"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -37,7 +36,7 @@ func (c *check) configuration() {
 	}
 	c.ok("configuration", "InfluxDB at %s, database %q, %s (sent as: %s), API: %s\ndumps in %q, telemetry in %s for the last %s",
 		where, c.influxDatabase, c.credentials(), c.influxScheme, c.influxAPI,
-		c.dumpsMeasurement, quoted(c.telemetryMeasurements), c.telemetryLookback)
+		c.dumpsMeasurement, collector.Quoted(c.telemetryMeasurements), c.telemetryLookback)
 }
 
 // credentials describes the credentials without a secret.
@@ -53,15 +52,6 @@ func (c *check) credentials() string {
 		return fmt.Sprintf("the user %q", c.influxUsername)
 	}
 	return "no credentials"
-}
-
-// quoted returns the names in quotes, so that a blank at an end is visible.
-func quoted(names []string) string {
-	list := make([]string, len(names))
-	for i, name := range names {
-		list[i] = strconv.Quote(name)
-	}
-	return strings.Join(list, ", ")
 }
 
 const urlFlag = "--influx.url (INFLUX_URL)"
@@ -255,27 +245,28 @@ func (c *check) inspect(ctx context.Context) collector.Inspection {
 func (c *check) measurements() {
 	for _, m := range c.examined {
 		name, flag := m.Source+"_measurement", "--"+m.Source+".measurement"
-		existing := quoted(m.Existing)
+		existing := collector.Quoted(m.Existing)
 		switch {
 		case m.Err != nil:
 			c.wrong(name, c.hint(m.Err), m.Err)
 		case len(m.Existing) == 0 && len(m.Candidates) > 0:
 			c.wrong(name, flag+"="+m.Candidates[0],
-				fmt.Errorf("the database has no measurement %s; these have the tag VMID: %s", quoted(m.Names), quoted(m.Candidates)))
+				fmt.Errorf("the database has no measurement %s; these have the tag VMID: %s",
+					collector.Quoted(m.Names), collector.Quoted(m.Candidates)))
 		case len(m.Existing) == 0:
-			c.wrong(name, flag+", or nothing has been written yet", fmt.Errorf("the database has no measurement %s", quoted(m.Names)))
+			c.wrong(name, flag+", or nothing has been written yet", fmt.Errorf("the database has no measurement %s", collector.Quoted(m.Names)))
 		case len(m.MissingFields) > 0:
 			c.wrong(name, flag+", or the program that writes it",
-				fmt.Errorf("%s has no field %s; it has %s", existing, quoted(m.MissingFields), typed(m.Fields)))
+				fmt.Errorf("%s has no field %s; it has %s", existing, collector.Quoted(m.MissingFields), typed(m.Fields)))
 		case len(m.MissingTags) > 0:
 			c.wrong(name, flag+", or the program that writes it",
-				fmt.Errorf("%s has no tag %s; it has %s", existing, quoted(m.MissingTags), quoted(m.Tags)))
+				fmt.Errorf("%s has no tag %s; it has %s", existing, collector.Quoted(m.MissingTags), collector.Quoted(m.Tags)))
 		case len(m.Conflicts) > 0:
 			c.wrong(name, "the program that writes it: InfluxDB reads the values of one type and drops the others", errors.Join(m.Conflicts...))
 		default:
-			found := fmt.Sprintf("%s has the fields %s and the tags %s", existing, typed(m.Fields), quoted(m.Tags))
+			found := fmt.Sprintf("%s has the fields %s and the tags %s", existing, typed(m.Fields), collector.Quoted(m.Tags))
 			if len(m.Unwritten) > 0 {
-				found += fmt.Sprintf("\nno writer has recorded %s yet: its metrics are absent", quoted(m.Unwritten))
+				found += fmt.Sprintf("\nno writer has recorded %s yet: its metrics are absent", collector.Quoted(m.Unwritten))
 			}
 			c.ok(name, "%s", found)
 		}

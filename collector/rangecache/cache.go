@@ -194,7 +194,7 @@ func (c *Cache[A]) wasRejected(r Range) bool {
 // while a settled range has no aggregate, or is overdue for a refresh.
 func (c *Cache[A]) Settled() (base A, ok bool) {
 	for i := range c.settled {
-		if c.settled[i].fetched == 0 || c.overdue(&c.settled[i], 0) {
+		if c.needed(&c.settled[i]) {
 			return base, false
 		}
 	}
@@ -225,6 +225,9 @@ func (c *Cache[A]) overdue(e *entry[A], gap int64) bool {
 	return e.fetched-c.now >= int64(minRefresh) || c.now+gap-e.fetched >= c.refreshAfter(e)
 }
 
+// needed reports whether an entry has no aggregate, or is to be refreshed now.
+func (c *Cache[A]) needed(e *entry[A]) bool { return e.fetched == 0 || c.overdue(e, 0) }
+
 func (c *Cache[A]) refreshAfter(e *entry[A]) int64 {
 	return int64(refreshAfter(time.Duration(c.now - e.To)))
 }
@@ -234,7 +237,7 @@ func (c *Cache[A]) refreshAfter(e *entry[A]) int64 {
 func (c *Cache[A]) Needed() []Range {
 	var needed []Range
 	for i := len(c.settled) - 1; i >= 0; i-- {
-		if e := &c.settled[i]; e.fetched == 0 || c.overdue(e, 0) {
+		if e := &c.settled[i]; c.needed(e) {
 			needed = append(needed, e.Range)
 		}
 	}
@@ -252,7 +255,7 @@ func (c *Cache[A]) Upcoming() []Range {
 	nearest, maxPart := -1, 0.5
 	for i := range c.settled {
 		e := &c.settled[i]
-		if e.fetched == 0 || c.overdue(e, 0) {
+		if c.needed(e) {
 			continue
 		}
 		if c.overdue(e, gap) {
@@ -384,7 +387,7 @@ func (c *Cache[A]) State() State {
 	for i := range c.settled {
 		e := &c.settled[i]
 		s.Took += e.cost.Took
-		if e.fetched == 0 || c.overdue(e, 0) {
+		if c.needed(e) {
 			s.Needed++
 		}
 		switch {

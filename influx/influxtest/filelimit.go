@@ -112,13 +112,6 @@ func (l *FileLimit) HoldsAt(measurement string, ns []int64) {
 	l.blocks[measurement] = slices.Compact(blocks)
 }
 
-// SetLimit changes the limit.
-func (l *FileLimit) SetLimit(limit int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.limit = limit
-}
-
 // SetCost sets the time that a request takes for each file that it reads, on one core. InfluxDB 3
 // Core 3.6.0 takes 0.75 ms.
 func (l *FileLimit) SetCost(perFile time.Duration) {
